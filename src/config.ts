@@ -1,0 +1,178 @@
+/** Every setting of the service, its default and its check. */
+import { readFileSync } from 'node:fs'
+import { parseEnv } from 'node:util'
+import { envSchema } from 'env-schema'
+import { type Static, Type } from 'typebox'
+
+const Settings = Type.Object({
+  UNDERSTUDY_ROLES: Type.String({
+    default: 'api,worker',
+    pattern: '^(api|worker)(,(api|worker))*$',
+    description: 'What this process does: "api", "worker", or both, separated by a comma.',
+  }),
+  UNDERSTUDY_HOST: Type.String({ default: '127.0.0.1', minLength: 1, description: 'Address that the API listens on.' }),
+  UNDERSTUDY_PORT: Type.Integer({
+    default: 7433,
+    minimum: 0,
+    maximum: 65535,
+    description: 'Port of the API; 0 picks a free one.',
+  }),
+  UNDERSTUDY_SOCKET: Type.Optional(
+    Type.String({
+      pattern: '^/',
+      maxLength: 107,
+      description: 'Listen on this Unix socket instead of an address and port.',
+    }),
+  ),
+  UNDERSTUDY_STATE_DIR: Type.String({
+    default: '/var/lib/understudy-service',
+    pattern: '^/',
+    description: 'Keys, the admin token, and the data of the embedded Redis. Created with mode 0700.',
+  }),
+  REDIS_URL: Type.Optional(
+    Type.String({
+      pattern: '^(rediss?://|unix:/)',
+      description: 'redis://, rediss:// or unix:/path. Without it the service starts its own redis-server.',
+    }),
+  ),
+  UNDERSTUDY_MASTER_KEY_FILE: Type.Optional(
+    Type.String({
+      pattern: '^/',
+      description: 'File with 32 bytes in hex that secrets are encrypted with. Default: made in the state directory.',
+    }),
+  ),
+  UNDERSTUDY_SSH_KEY_FILE: Type.Optional(
+    Type.String({
+      pattern: '^/',
+      description: 'Private key to log in to hosts with. Default: an ed25519 key made in the state directory.',
+    }),
+  ),
+  UNDERSTUDY_SSH_AGENT: Type.Optional(
+    Type.String({ pattern: '^/', description: 'Socket of an SSH agent to log in with, instead of a key file.' }),
+  ),
+  UNDERSTUDY_LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+    default: 'info',
+    description: 'Logs are JSON lines on standard output.',
+  }),
+  UNDERSTUDY_WORKER_CONCURRENCY: Type.Integer({
+    default: 8,
+    minimum: 1,
+    maximum: 100,
+    description: 'Operations that one worker runs side by side; each cluster has at most one.',
+  }),
+  UNDERSTUDY_BODY_LIMIT_BYTES: Type.Integer({
+    default: 1_048_576,
+    minimum: 1024,
+    maximum: 104_857_600,
+    description: 'Largest request body that is read.',
+  }),
+  UNDERSTUDY_SHUTDOWN_GRACE_MS: Type.Integer({
+    default: 20_000,
+    minimum: 0,
+    maximum: 3_600_000,
+    description:
+      'How long running steps may take to reach their end when the service stops. Then they are left to the next worker.',
+  }),
+})
+type Settings = Static<typeof Settings>
+
+export const settingsSchema = Settings
+
+export interface Config {
+  roles: { api: boolean; worker: boolean }
+  listen: { host: string; port: number } | { path: string }
+  stateDirectory: string
+  redisUrl: string | undefined
+  masterKeyFile: string | undefined
+  ssh: { keyFile: string | undefined; agent: string | undefined }
+  logLevel: Settings['UNDERSTUDY_LOG_LEVEL']
+  workerConcurrency: number
+  bodyLimitBytes: number
+  shutdownGraceMs: number
+}
+
+/** Thrown when a setting is wrong; the message names it and says what it may be. */
+export class SettingWrong extends Error {
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'))
+    this.name = 'SettingWrong'
+  }
+}
+
+/**
+ * Reads the environment, and under it the file that UNDERSTUDY_CONFIG names: `NAME=value` lines, the names of the
+ * environment. A setting of ours that nobody knows is refused: a misspelt one must not be a silent default.
+ */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const file = env.UNDERSTUDY_CONFIG
+  const fromFile = file === undefined ? {} : readSettingsFile(file)
+  const given: Record<string, string> = {}
+  const problems: string[] = []
+  for (const [source, values] of [
+    [file ?? '', fromFile],
+    ['the environment', env],
+  ] as const) {
+    for (const [name, value] of Object.entries(values)) {
+      if (value === undefined) continue
+      const known = name in Settings.properties
+      if (known) given[name] = value
+      else if (
+        source === file ||
+        (name.startsWith('UNDERSTUDY_') && name !== 'UNDERSTUDY_CONFIG' && !name.startsWith('UNDERSTUDY_LAB'))
+      ) {
+        problems.push(`${name}: no such setting (in ${source}). ${closest(name)}`)
+      }
+    }
+  }
+  if (problems.length > 0) throw new SettingWrong(problems)
+  // One by one, so that the message can name the setting and say what it may be.
+  const settings: Record<string, unknown> = {}
+  for (const [name, schema] of Object.entries(Settings.properties)) {
+    try {
+      const single = envSchema<Record<string, unknown>>({
+        schema: { type: 'object', properties: { [name]: schema } },
+        data: given[name] === undefined ? {} : { [name]: given[name] },
+        env: false,
+      })
+      settings[name] = single[name]
+    } catch (error) {
+      const { description } = schema as { description?: string }
+      problems.push(
+        `${name}: ${JSON.stringify(given[name])} is not possible (${(error as Error).message}). ${description ?? ''}`,
+      )
+    }
+  }
+  if (problems.length > 0) throw new SettingWrong(problems)
+  const checked = settings as Settings
+  const roles = checked.UNDERSTUDY_ROLES.split(',')
+  return {
+    roles: { api: roles.includes('api'), worker: roles.includes('worker') },
+    listen:
+      checked.UNDERSTUDY_SOCKET === undefined
+        ? { host: checked.UNDERSTUDY_HOST, port: checked.UNDERSTUDY_PORT }
+        : { path: checked.UNDERSTUDY_SOCKET },
+    stateDirectory: checked.UNDERSTUDY_STATE_DIR.replace(/\/+$/, ''),
+    redisUrl: checked.REDIS_URL,
+    masterKeyFile: checked.UNDERSTUDY_MASTER_KEY_FILE,
+    ssh: { keyFile: checked.UNDERSTUDY_SSH_KEY_FILE, agent: checked.UNDERSTUDY_SSH_AGENT },
+    logLevel: checked.UNDERSTUDY_LOG_LEVEL,
+    workerConcurrency: checked.UNDERSTUDY_WORKER_CONCURRENCY,
+    bodyLimitBytes: checked.UNDERSTUDY_BODY_LIMIT_BYTES,
+    shutdownGraceMs: checked.UNDERSTUDY_SHUTDOWN_GRACE_MS,
+  }
+}
+
+function readSettingsFile(path: string): Record<string, string | undefined> {
+  try {
+    return { ...parseEnv(readFileSync(path, 'utf8')) }
+  } catch (error) {
+    throw new SettingWrong([`UNDERSTUDY_CONFIG: cannot read ${path}: ${(error as Error).message}`])
+  }
+}
+
+function closest(name: string): string {
+  const near = Object.keys(Settings.properties).find(
+    known => known.startsWith(name.slice(0, 14)) && Math.abs(known.length - name.length) < 4,
+  )
+  return near === undefined ? 'See docs/settings.md for all of them.' : `Was ${near} meant?`
+}

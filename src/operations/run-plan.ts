@@ -1,0 +1,176 @@
+/** Runs a plan: checks, acts, checks again, and writes down each step. Knows nothing of what the steps are about. */
+import { OperationCancelled, OperationError } from './errors.js'
+import type { Journal } from './journal.js'
+import type { OperationFailure, OperationResult, StepRecord } from './operation.js'
+import { type ActionDescription, type Plan, type Step, type StepContext, stepsOf } from './step.js'
+
+export interface RunContext {
+  operationId: string
+  epoch: number
+  signal: AbortSignal
+  draining: AbortSignal
+  journal: Journal
+  now(): string
+}
+
+/**
+ * Thrown when this worker must let go of the operation while the operation itself goes on elsewhere: it is stopping, or
+ * another worker has taken over. Nothing is written down as failed.
+ */
+export class WorkerGone extends Error {
+  constructor(reason: string) {
+    super(reason)
+    this.name = 'WorkerGone'
+  }
+}
+
+/** Thrown when a step failed. Carries what goes into the operation's record. */
+export class PlanFailed extends Error {
+  constructor(readonly failure: OperationFailure) {
+    super(failure.detail)
+    this.name = 'PlanFailed'
+  }
+}
+
+/** Thrown when a step was carried out without an error, and its check still says that it is not done. */
+export class StepNotEffective extends OperationError {
+  constructor(step: Step, reason: string) {
+    super(`"${step.title}" was carried out, but is not done: ${reason}`, {
+      code: 'step-not-effective',
+      outcome: 'failed_partial',
+      remedy: 'Look at the operation’s log for what the host printed. Repeat the call to try the step again.',
+    })
+  }
+}
+
+/** Runs all stages. Throws `PlanFailed`, with the first failure in reading order. */
+export async function runPlan(plan: Plan, context: RunContext): Promise<OperationResult> {
+  await context.journal.planned(
+    plan.flatMap(({ title, tracks }) => tracks.flat().map(step => pendingRecord(step, title))),
+  )
+  for (const { tracks, title } of plan) {
+    // A failed track does not end its neighbours: a clone of hours is not thrown away because another host is full.
+    const ended = await Promise.allSettled(tracks.map(track => runTrack(track, title, context)))
+    const failed = ended.find(result => result.status === 'rejected')
+    const gone = ended.find(result => result.status === 'rejected' && result.reason instanceof WorkerGone)
+    if (gone?.status === 'rejected') throw gone.reason
+    if (failed) throw failed.reason
+  }
+  return summarise(plan, context)
+}
+
+export function pendingRecord(step: Step, stage: string): StepRecord {
+  return {
+    id: step.id,
+    title: step.title,
+    stage,
+    ...(step.node === undefined ? {} : { node: step.node }),
+    kind: step.kind,
+    ...(step.destroys === undefined ? {} : { destroys: step.destroys }),
+    state: 'pending',
+  }
+}
+
+async function runTrack(track: readonly Step[], stage: string, context: RunContext): Promise<void> {
+  for (const step of track) await runStep(step, stage, context)
+}
+
+async function runStep(step: Step, stage: string, context: RunContext): Promise<void> {
+  const { journal, now } = context
+  const earlier = await journal.read(step.id)
+  const record: StepRecord = { ...pendingRecord(step, stage), state: 'running', startedAt: earlier?.startedAt ?? now() }
+  const stepContext: StepContext = {
+    operationId: context.operationId,
+    epoch: context.epoch,
+    signal: context.signal,
+    draining: context.draining,
+    log: line => journal.log(step.id, line),
+    progress: progress => {
+      record.progress = progress
+      journal.progress(step.id, progress)
+    },
+    note: text => {
+      record.note = text
+    },
+  }
+  try {
+    stopIfAsked(context)
+    await journal.step({ ...record })
+    record.state = await carryOut(step, stepContext, earlier)
+    await journal.step({ ...record, endedAt: now() })
+  } catch (error) {
+    const reason = context.signal.aborted ? context.signal.reason : error
+    if (reason instanceof WorkerGone) throw reason
+    const failure = failureOf(reason, step)
+    await journal.step({ ...record, state: 'failed', note: failure.detail, endedAt: now() })
+    throw new PlanFailed(failure)
+  }
+}
+
+async function carryOut(
+  step: Step,
+  context: StepContext,
+  earlier: StepRecord | undefined,
+): Promise<StepRecord['state']> {
+  if (step.kind === 'change') {
+    const before = await step.check(context)
+    if (before.note !== undefined) context.note(before.note)
+    // What an earlier turn of this operation began or did stays "changed", though this turn finds it done.
+    if (before.done) return earlier?.state === 'changed' || earlier?.state === 'running' ? 'changed' : 'unchanged'
+  }
+  for (const action of step.actions) {
+    stopIfAsked(context)
+    context.log(announce(action.description))
+    await action.perform(context)
+  }
+  if (step.kind === 'verify') return 'verified'
+  const after = await step.check(context)
+  if (!after.done) throw new StepNotEffective(step, after.reason)
+  if (after.note !== undefined) context.note(after.note)
+  return 'changed'
+}
+
+function announce(description: ActionDescription): string {
+  if (description.kind === 'file') return `write ${description.path}`
+  return description.kind === 'command' ? `$ ${description.text}` : description.text
+}
+
+function stopIfAsked({ signal, draining }: Pick<StepContext, 'signal' | 'draining'>): void {
+  if (signal.aborted) throw signal.reason instanceof Error ? signal.reason : new OperationCancelled()
+  if (draining.aborted) throw new WorkerGone('the worker is stopping')
+}
+
+/** What goes into the record. A plain error is our own fault, and says so instead of pretending to know the host. */
+export function failureOf(error: unknown, step?: Step): OperationFailure {
+  const place = { ...(step ? { step: step.id } : {}), ...(step?.node === undefined ? {} : { node: step.node }) }
+  if (error instanceof OperationError) {
+    return {
+      code: error.code,
+      detail: error.message,
+      outcome: error.outcome,
+      remedy: error.remedy,
+      ...place,
+      ...(error.output === undefined || error.output === '' ? {} : { output: error.output }),
+    }
+  }
+  return {
+    code: 'internal-error',
+    detail: error instanceof Error ? error.message : String(error),
+    outcome: 'unknown',
+    remedy:
+      'This is a fault of the service. Look at its log, then repeat the call: every step looks at the host first.',
+    ...place,
+  }
+}
+
+async function summarise(plan: Plan, { journal }: RunContext): Promise<OperationResult> {
+  const records = await Promise.all(stepsOf(plan).map(({ id }) => journal.read(id)))
+  const count = (state: StepRecord['state']) => records.filter(record => record?.state === state).length
+  const changedSteps = count('changed')
+  const verifiedSteps = count('verified')
+  const summary =
+    changedSteps === 0
+      ? `Nothing had to be changed; ${verifiedSteps} proofs held.`
+      : `${changedSteps} steps changed something, ${count('unchanged')} were done already, ${verifiedSteps} proofs held.`
+  return { summary, changedSteps, unchangedSteps: count('unchanged'), verifiedSteps }
+}

@@ -1,0 +1,46 @@
+/** repmgr.conf for repmgr 5.x. */
+import type { Layout } from '../postgres/layout.js'
+import { settingString } from '../postgres/settings.js'
+
+export interface RepmgrNode {
+  nodeId: number
+  name: string
+  host: string
+  port: number
+}
+
+/** The connection string in repmgr's metadata. No password: it comes from the pass file. */
+export function nodeConninfo({ host, port }: Pick<RepmgrNode, 'host' | 'port'>): string {
+  return `host=${host} port=${port} user=repmgr dbname=repmgr connect_timeout=2`
+}
+
+/**
+ * Complete, with absolute paths: repmgr stores the path of this file and uses it from other hosts. Failover is `manual`
+ * because it is not repmgrd that decides here.
+ */
+export function repmgrConf(node: RepmgrNode, cluster: string, layout: Layout): string {
+  const service = (verb: string) => `sudo -n /usr/bin/systemctl ${verb} ${layout.unit}`
+  const settings: [string, string | number][] = [
+    ['node_id', node.nodeId],
+    ['node_name', node.name],
+    ['conninfo', nodeConninfo(node)],
+    ['data_directory', layout.dataDirectory],
+    ['config_directory', layout.configDirectory],
+    ['pg_bindir', layout.binDirectory],
+    ['passfile', layout.passFile],
+    ['use_replication_slots', 'yes'],
+    ['location', 'default'],
+    ['priority', 100],
+    ['failover', 'manual'],
+    ['log_level', 'INFO'],
+    ['service_start_command', service('start')],
+    ['service_stop_command', service('stop')],
+    ['service_restart_command', service('restart')],
+    ['service_reload_command', service('reload')],
+  ]
+  return [
+    `# Managed by Understudy: cluster ${cluster}, node ${node.name}. What is changed here is overwritten.`,
+    ...settings.map(([name, value]) => `${name}=${typeof value === 'number' ? value : settingString(value)}`),
+    '',
+  ].join('\n')
+}

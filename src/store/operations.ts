@@ -1,0 +1,387 @@
+/**
+ * The records of the operations, the lease of the worker that runs one, and its journal. Each write of a worker carries
+ * its epoch and is refused once a newer one has taken over.
+ */
+import type { Redis } from 'ioredis'
+import { ulid } from 'ulid'
+import type { Journal } from '../operations/journal.js'
+import type {
+  Operation,
+  OperationFailure,
+  OperationResult,
+  OperationState,
+  StepRecord,
+} from '../operations/operation.js'
+import type { Progress } from '../operations/step.js'
+import { keys } from './keys.js'
+
+export interface OperationRequest {
+  type: Operation['type']
+  cluster: string
+  node?: string
+  input: unknown
+  requestedBy: string
+}
+
+export type OperationEventType = 'state' | 'step' | 'log' | 'progress'
+
+export interface OperationEvent {
+  /** Redis stream id, `<ms>-<n>`. */
+  id: string
+  type: OperationEventType
+  data: Record<string, unknown>
+}
+
+/** A worker's hold on an operation. */
+export interface Turn {
+  operationId: string
+  worker: string
+  epoch: number
+}
+
+/** Thrown when this worker's epoch is not the newest any more. */
+export class TurnLost extends Error {
+  constructor(operationId: string) {
+    super(`Another worker has taken over operation ${operationId}.`)
+    this.name = 'TurnLost'
+  }
+}
+
+export interface OperationPage {
+  items: Operation[]
+  nextCursor?: string
+}
+
+export interface OperationStore {
+  /** Records it as queued, unless the cluster has an operation that has not ended: then that one's id. */
+  create(request: OperationRequest): Promise<{ created: Operation } | { conflict: string }>
+  get(id: string): Promise<Operation | undefined>
+  input(id: string): Promise<unknown>
+  list(filter: { cluster?: string; limit: number; before?: string }): Promise<OperationPage>
+  activeOn(cluster: string): Promise<string | undefined>
+  openIds(): Promise<string[]>
+
+  /** Takes the operation for a worker; undefined where another one has it or it has ended. */
+  take(id: string, worker: string, leaseMs: number): Promise<Turn | undefined>
+  /** False once another worker has taken over. A lease that merely ran out is taken up again. */
+  renew(turn: Turn, leaseMs: number): Promise<boolean>
+  hasWorker(id: string): Promise<boolean>
+  /** For an operation without a worker: says so in its record. False where it has one, or has ended. */
+  markInterrupted(id: string): Promise<boolean>
+  /** Gives it back unfinished, for another worker. */
+  release(turn: Turn): Promise<void>
+  finish(turn: Turn, end: { state: OperationState; result?: OperationResult; error?: OperationFailure }): Promise<void>
+  /** True for the one caller that may queue it again now. */
+  mayRequeue(id: string, withinMs: number): Promise<boolean>
+
+  journal(turn: Turn, onError: (error: unknown) => void): Journal
+  /** Events after `after`, at most `count`, oldest first. */
+  events(id: string, after: string, count: number): Promise<OperationEvent[]>
+}
+
+/** About 20 000 lines and step changes are kept of one operation. */
+const MAX_EVENTS = 20_000
+const PROGRESS_INTERVAL_MS = 1000
+
+const CREATE = `
+local active = redis.call('get', KEYS[1])
+if active then return active end
+redis.call('set', KEYS[1], ARGV[1])
+redis.call('hset', KEYS[2], 'base', ARGV[2], 'input', ARGV[3], 'state', 'queued', 'epoch', '0', 'turns', '0')
+redis.call('zadd', KEYS[3], 0, ARGV[1])
+redis.call('zadd', KEYS[4], 0, ARGV[1])
+redis.call('sadd', KEYS[5], ARGV[1])
+redis.call('xadd', KEYS[6], '*', 'type', 'state', 'data', '{"state":"queued"}')
+redis.call('publish', KEYS[7], ARGV[1])
+return false`
+
+const TAKE = `
+local state = redis.call('hget', KEYS[1], 'state')
+if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled' then return false end
+if redis.call('exists', KEYS[2]) == 1 then return false end
+local time = redis.call('time')
+local epoch = math.floor(tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000)
+local last = tonumber(redis.call('get', KEYS[3]) or '0')
+if epoch <= last then epoch = last + 1 end
+local text = string.format('%.0f', epoch)
+redis.call('set', KEYS[3], text)
+redis.call('set', KEYS[2], ARGV[1], 'px', ARGV[2])
+redis.call('hset', KEYS[1], 'epoch', text, 'state', 'running')
+redis.call('hsetnx', KEYS[1], 'startedAt', ARGV[3])
+redis.call('hincrby', KEYS[1], 'turns', 1)
+redis.call('xadd', KEYS[4], 'maxlen', '~', ARGV[5], '*', 'type', 'state', 'data', '{"state":"running"}')
+redis.call('publish', KEYS[5], ARGV[4])
+return text`
+
+const RENEW = `
+if redis.call('hget', KEYS[1], 'epoch') ~= ARGV[2] then return 0 end
+local holder = redis.call('get', KEYS[2])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[2], ARGV[1], 'px', ARGV[3])
+return 1`
+
+const MARK_INTERRUPTED = `
+if redis.call('hget', KEYS[1], 'state') ~= 'running' then return 0 end
+if redis.call('exists', KEYS[2]) == 1 then return 0 end
+redis.call('hset', KEYS[1], 'state', 'interrupted')
+redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"interrupted"}')
+redis.call('publish', KEYS[4], ARGV[1])
+return 1`
+
+const RELEASE = `
+if redis.call('hget', KEYS[1], 'epoch') ~= ARGV[2] then return 0 end
+redis.call('del', KEYS[2])
+redis.call('hset', KEYS[1], 'state', 'interrupted')
+redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"interrupted"}')
+redis.call('publish', KEYS[4], ARGV[1])
+return 1`
+
+/** Fields and an event, only for the worker with the newest epoch. ARGV: epoch, id, type, data, then field, value … */
+const WRITE = `
+if redis.call('hget', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+for i = 5, #ARGV, 2 do redis.call('hset', KEYS[2], ARGV[i], ARGV[i + 1]) end
+if ARGV[3] ~= '' then
+  redis.call('xadd', KEYS[3], 'maxlen', '~', '${MAX_EVENTS}', '*', 'type', ARGV[3], 'data', ARGV[4])
+  redis.call('publish', KEYS[4], ARGV[2])
+end
+return 1`
+
+const FINISH = `
+if redis.call('hget', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
+for i = 4, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('del', KEYS[2])
+if redis.call('get', KEYS[3]) == ARGV[2] then redis.call('del', KEYS[3]) end
+redis.call('srem', KEYS[4], ARGV[2])
+redis.call('xadd', KEYS[5], '*', 'type', 'state', 'data', ARGV[3])
+redis.call('publish', KEYS[6], ARGV[2])
+return 1`
+
+export function openOperationStore(redis: Redis, now: () => string = () => new Date().toISOString()): OperationStore {
+  const get = async (id: string): Promise<Operation | undefined> => {
+    const [fields, steps] = await Promise.all([redis.hgetall(keys.operation(id)), redis.hgetall(keys.steps(id))])
+    return fields.base === undefined ? undefined : assemble(fields, steps)
+  }
+
+  const write = async (
+    turn: Turn,
+    target: string,
+    event: { type: OperationEventType; data: unknown } | undefined,
+    fields: string[],
+  ) => {
+    const { operationId: id, epoch } = turn
+    const written = await redis.eval(
+      WRITE,
+      4,
+      keys.operation(id),
+      target,
+      keys.events(id),
+      keys.changed,
+      String(epoch),
+      id,
+      event?.type ?? '',
+      event ? JSON.stringify(event.data) : '',
+      ...fields,
+    )
+    if (written !== 1) throw new TurnLost(id)
+  }
+
+  return {
+    get,
+
+    async create({ type, cluster, node, input, requestedBy }) {
+      const id = `op_${ulid()}`
+      const base = { id, type, cluster, ...(node === undefined ? {} : { node }), requestedBy, createdAt: now() }
+      const conflict = await redis.eval(
+        CREATE,
+        7,
+        keys.activeOperation(cluster),
+        keys.operation(id),
+        keys.operations,
+        keys.operationsOf(cluster),
+        keys.openOperations,
+        keys.events(id),
+        keys.changed,
+        id,
+        JSON.stringify(base),
+        JSON.stringify(input ?? null),
+      )
+      if (typeof conflict === 'string') return { conflict }
+      return { created: { ...base, state: 'queued', turns: 0, steps: [] } }
+    },
+
+    async input(id) {
+      return JSON.parse((await redis.hget(keys.operation(id), 'input')) ?? 'null')
+    },
+
+    async list({ cluster, limit, before }) {
+      const set = cluster === undefined ? keys.operations : keys.operationsOf(cluster)
+      // All scores are equal and the ids begin with their time: lexical order is the order of creation.
+      const ids = await redis.zrange(
+        set,
+        before === undefined ? '+' : `(${before}`,
+        '-',
+        'BYLEX',
+        'REV',
+        'LIMIT',
+        0,
+        limit + 1,
+      )
+      const items = await Promise.all(ids.slice(0, limit).map(get))
+      const last = ids[limit - 1]
+      return {
+        items: items.filter(item => item !== undefined),
+        ...(ids.length > limit && last !== undefined ? { nextCursor: last } : {}),
+      }
+    },
+
+    async activeOn(cluster) {
+      return (await redis.get(keys.activeOperation(cluster))) ?? undefined
+    },
+
+    openIds: () => redis.smembers(keys.openOperations),
+
+    async take(id, worker, leaseMs) {
+      const operation = await get(id)
+      if (!operation) return undefined
+      const epoch = await redis.eval(
+        TAKE,
+        5,
+        keys.operation(id),
+        keys.lease(id),
+        keys.clusterEpoch(operation.cluster),
+        keys.events(id),
+        keys.changed,
+        worker,
+        String(leaseMs),
+        now(),
+        id,
+        String(MAX_EVENTS),
+      )
+      return typeof epoch === 'string' ? { operationId: id, worker, epoch: Number(epoch) } : undefined
+    },
+
+    async renew({ operationId: id, worker, epoch }, leaseMs) {
+      const kept = await redis.eval(
+        RENEW,
+        2,
+        keys.operation(id),
+        keys.lease(id),
+        worker,
+        String(epoch),
+        String(leaseMs),
+      )
+      return kept === 1
+    },
+
+    hasWorker: async id => (await redis.exists(keys.lease(id))) === 1,
+
+    async markInterrupted(id) {
+      const marked = await redis.eval(
+        MARK_INTERRUPTED,
+        4,
+        keys.operation(id),
+        keys.lease(id),
+        keys.events(id),
+        keys.changed,
+        id,
+      )
+      return marked === 1
+    },
+
+    async release({ operationId: id, epoch }) {
+      await redis.eval(RELEASE, 4, keys.operation(id), keys.lease(id), keys.events(id), keys.changed, id, String(epoch))
+    },
+
+    async finish({ operationId: id, epoch }, { state, result, error }) {
+      const operation = await get(id)
+      if (!operation) throw new TurnLost(id)
+      const fields = ['state', state, 'endedAt', now()]
+      if (result) fields.push('result', JSON.stringify(result))
+      if (error) fields.push('error', JSON.stringify(error))
+      const finished = await redis.eval(
+        FINISH,
+        6,
+        keys.operation(id),
+        keys.lease(id),
+        keys.activeOperation(operation.cluster),
+        keys.openOperations,
+        keys.events(id),
+        keys.changed,
+        String(epoch),
+        id,
+        JSON.stringify({ state, ...(result ? { result } : {}), ...(error ? { error } : {}) }),
+        ...fields,
+      )
+      if (finished !== 1) throw new TurnLost(id)
+    },
+
+    async mayRequeue(id, withinMs) {
+      return (await redis.set(keys.requeued(id), '1', 'PX', withinMs, 'NX')) === 'OK'
+    },
+
+    journal(turn, onError) {
+      const { operationId: id } = turn
+      const lastProgress = new Map<string, number>()
+      return {
+        async planned(steps) {
+          const known = await redis.hgetall(keys.steps(id))
+          const fields = steps.flatMap(step => (known[step.id] === undefined ? [step.id, JSON.stringify(step)] : []))
+          await write(turn, keys.steps(id), undefined, fields)
+          await write(turn, keys.operation(id), undefined, ['order', JSON.stringify(steps.map(step => step.id))])
+        },
+        async read(stepId) {
+          const text = await redis.hget(keys.steps(id), stepId)
+          return text === null ? undefined : (JSON.parse(text) as StepRecord)
+        },
+        step: record =>
+          write(turn, keys.steps(id), { type: 'step', data: record }, [record.id, JSON.stringify(record)]),
+        log(step, line) {
+          write(turn, keys.steps(id), { type: 'log', data: { step, line } }, []).catch(onError)
+        },
+        progress(step: string, progress: Progress) {
+          const at = Date.now()
+          if (at - (lastProgress.get(step) ?? 0) < PROGRESS_INTERVAL_MS) return
+          lastProgress.set(step, at)
+          const event = { type: 'progress', data: { step, ...progress } } as const
+          write(turn, keys.steps(id), event, [progressField(step), JSON.stringify(progress)]).catch(onError)
+        },
+      }
+    },
+
+    async events(id, after, count) {
+      const entries = await redis.xrange(keys.events(id), `(${after}`, '+', 'COUNT', count)
+      return entries.map(([eventId, fields]) => {
+        const type = fields[fields.indexOf('type') + 1] as OperationEventType
+        return { id: eventId, type, data: JSON.parse(fields[fields.indexOf('data') + 1] ?? '{}') }
+      })
+    },
+  }
+}
+
+/** Progress has a field of its own: written in between, it must not bring back an older state of its step. */
+const progressField = (step: string) => `~progress ${step}`
+
+function stepFrom(steps: Record<string, string>, id: string): StepRecord[] {
+  if (steps[id] === undefined) return []
+  const progress = steps[progressField(id)]
+  return [
+    {
+      ...(JSON.parse(steps[id]) as StepRecord),
+      ...(progress === undefined ? {} : { progress: JSON.parse(progress) as Progress }),
+    },
+  ]
+}
+
+function assemble(fields: Record<string, string>, steps: Record<string, string>): Operation {
+  const order = JSON.parse(fields.order ?? '[]') as string[]
+  return {
+    ...(JSON.parse(fields.base ?? '{}') as Pick<Operation, 'id' | 'type' | 'cluster' | 'requestedBy' | 'createdAt'>),
+    state: fields.state as OperationState,
+    turns: Number(fields.turns ?? 0),
+    ...(fields.startedAt === undefined ? {} : { startedAt: fields.startedAt }),
+    ...(fields.endedAt === undefined ? {} : { endedAt: fields.endedAt }),
+    steps: order.flatMap(id => stepFrom(steps, id)),
+    ...(fields.result === undefined ? {} : { result: JSON.parse(fields.result) as OperationResult }),
+    ...(fields.error === undefined ? {} : { error: JSON.parse(fields.error) as OperationFailure }),
+  }
+}

@@ -1,0 +1,26 @@
+/** The store, whole: one Redis connection and everything that is kept in it. */
+import type { Redis } from 'ioredis'
+import { type ClusterStore, openClusterStore } from './clusters.js'
+import { type OperationStore, openOperationStore } from './operations.js'
+import { openSecretStore, type SecretStore } from './secrets.js'
+import { openTokenStore, type TokenStore } from './tokens.js'
+
+export interface Store {
+  clusters: ClusterStore
+  operations: OperationStore
+  secrets: SecretStore
+  tokens: TokenStore
+  ping(): Promise<void>
+}
+
+export function openStore(redis: Redis, masterKey: Buffer): Store {
+  return {
+    clusters: openClusterStore(redis),
+    operations: openOperationStore(redis),
+    secrets: openSecretStore(redis, masterKey),
+    tokens: openTokenStore(redis),
+    async ping() {
+      await redis.ping()
+    },
+  }
+}
