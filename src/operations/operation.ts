@@ -4,6 +4,12 @@ import { type Static, Type } from 'typebox'
 export const OperationType = Type.Enum(['bootstrap-cluster', 'add-standby'])
 export type OperationType = Static<typeof OperationType>
 
+/** `op_` and a ULID: ids sort by their time of creation. */
+export const OperationId = Type.String({
+  pattern: '^op_[0-9A-HJKMNP-TV-Z]{26}$',
+  examples: ['op_01KAR3QJ7ZC0V7W0M2E9T1X5YB'],
+})
+
 export const OperationState = Type.Enum(['queued', 'running', 'interrupted', 'succeeded', 'failed', 'cancelled'], {
   description:
     'queued: waits for a worker. interrupted: its worker is gone; another one looks at the hosts and goes on. ' +
@@ -61,7 +67,7 @@ export const StepRecord = Type.Object(
     endedAt: Type.Optional(Type.String({ format: 'date-time' })),
     progress: Type.Optional(StepProgress),
   },
-  { additionalProperties: false, $id: 'StepRecord', title: 'A step in the journal' },
+  { additionalProperties: false, title: 'A step in the journal' },
 )
 export type StepRecord = Static<typeof StepRecord>
 
@@ -79,7 +85,7 @@ export const OperationFailure = Type.Object(
     node: Type.Optional(Type.String()),
     output: Type.Optional(Type.String({ description: 'The end of what the host printed, without secrets.' })),
   },
-  { additionalProperties: false, $id: 'OperationFailure', title: 'Why an operation failed, and what to do' },
+  { additionalProperties: false, title: 'Why an operation failed, and what to do' },
 )
 export type OperationFailure = Static<typeof OperationFailure>
 
@@ -96,7 +102,7 @@ export type OperationResult = Static<typeof OperationResult>
 
 export const Operation = Type.Object(
   {
-    id: Type.String({ pattern: '^op_[0-9A-HJKMNP-TV-Z]{26}$', examples: ['op_01KAR3QJ7ZC0V7W0M2E9T1X5YB'] }),
+    id: OperationId,
     type: OperationType,
     cluster: Type.String(),
     node: Type.Optional(Type.String({ description: 'The node that it is about, where it is about one.' })),
@@ -130,7 +136,7 @@ export const PlannedStep = Type.Object(
       description: 'Exactly what would run or be written; secrets go over standard input.',
     }),
   },
-  { additionalProperties: false, $id: 'PlannedStep', title: 'A step as it would run' },
+  { additionalProperties: false, title: 'A step as it would run' },
 )
 export type PlannedStep = Static<typeof PlannedStep>
 
