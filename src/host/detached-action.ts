@@ -1,0 +1,78 @@
+/** A long command as an action: it runs on its host whether or not anybody here lives to see its end. */
+import { OperationCancelled, type OperationError } from '../operations/errors.js'
+import { WorkerGone } from '../operations/run-plan.js'
+import type { Action, StepContext } from '../operations/step.js'
+import { type Command, render } from './command.js'
+import { cancelDetached, followDetached, forgetDetached, inspectDetached, startDetached } from './detached.js'
+import { CommandFailed, DetachedCommandLost } from './errors.js'
+import type { Host } from './host.js'
+
+const POLL_MS = 500
+
+export interface DetachedOptions {
+  /** Part of the address on the host, beside the operation's id. */
+  name: string
+  /** Run before the command is first started, not when one that is under way is found. */
+  before?: (context: StepContext) => Promise<void>
+  /** Runs beside it until `signal` aborts; what it throws is not the command's failure. */
+  alongside?: (context: StepContext, signal: AbortSignal) => Promise<void>
+  /** Makes a clearer error of a failure, where the output tells. */
+  explain?: (failure: CommandFailed) => OperationError
+}
+
+/** The command's address on its host: the same for every worker of the operation. */
+export const detachedId = (operationId: string, name: string) =>
+  `${operationId}-${name}`.toLowerCase().replaceAll(/[^a-z0-9-]/g, '-')
+
+export function runDetached(host: Host, scope: string, command: Command, options: DetachedOptions): Action {
+  return {
+    description: { kind: 'command', text: render(command) },
+    async perform(context) {
+      const { signal, draining, epoch, log } = context
+      const id = detachedId(context.operationId, options.name)
+      const earlier = await inspectDetached(host, id, { signal })
+      if (earlier.state === 'absent') {
+        await options.before?.(context)
+        await startDetached(host, { id, command, guard: { scope, epoch, waitMs: 120_000 } }, { signal })
+      } else {
+        log(`${id} is on the host already (${earlier.state}): a worker before this one started it`)
+      }
+      const over = new AbortController()
+      const until = AbortSignal.any([signal, draining, over.signal])
+      const beside = options.alongside?.(context, until).catch(() => undefined)
+      try {
+        const { exitCode, tail } = await followDetached(host, id, {
+          pollMs: POLL_MS,
+          onLine: log,
+          signal: AbortSignal.any([signal, draining]),
+          timeoutMs: command.timeoutMs,
+        })
+        await forgetDetached(host, id, { signal })
+        if (exitCode !== 0) throw failure(host, command, exitCode, tail, options)
+      } catch (error) {
+        if (draining.aborted && !signal.aborted)
+          throw new WorkerGone('the worker is stopping; the command goes on on its host')
+        // The operation was called off, so its command is too. Where only this worker goes, the next one takes it up.
+        if (signal.reason instanceof OperationCancelled) await cancelDetached(host, id, {})
+        // It is over, however it ended, and a later try has to start afresh.
+        if (error instanceof DetachedCommandLost) await forgetDetached(host, id, {})
+        throw error
+      } finally {
+        over.abort()
+        await beside
+      }
+    },
+  }
+}
+
+function failure(
+  host: Host,
+  command: Command,
+  exitCode: number,
+  tail: string,
+  { explain }: DetachedOptions,
+): OperationError {
+  const result = { exitCode, stdout: '', stderr: tail, truncated: false, durationMs: 0 }
+  const failed = new CommandFailed(host.address, command, result, tail)
+  return explain ? explain(failed) : failed
+}
