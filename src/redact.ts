@@ -3,7 +3,7 @@
 const PATTERNS: readonly [RegExp, string][] = [
   [/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----/g, '[private key]'],
   [
-    /\b(password|passwd|pgpassword|secret)(\s*[=:]\s*)('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s'",;&]+)/gi,
+    /\b(password|passwd|pgpassword|secret)(\s*[=:]\s*)('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\\"(?:[^"\\]|\\[^"])*\\"|[^\s'",;&\\]+)/gi,
     '$1$2[redacted]',
   ],
   [/\b(postgres(?:ql)?:\/\/[^\s:/@]+):[^\s@]+@/gi, '$1:[redacted]@'],

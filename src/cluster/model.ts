@@ -47,7 +47,7 @@ export const Ssh = Type.Object(
 
 export const NodeSpec = Type.Object(
   { name: NodeName, host: HostName, ssh: Ssh },
-  { additionalProperties: false, $id: 'NodeSpec', title: 'A node as its owner describes it' },
+  { additionalProperties: false, title: 'A node as its owner describes it' },
 )
 export type NodeSpec = Static<typeof NodeSpec>
 
@@ -88,7 +88,7 @@ export const ClusterNode = Type.Object(
       Type.String({ format: 'date-time', description: 'When an operation last saw it replicate.' }),
     ),
   },
-  { additionalProperties: false, $id: 'ClusterNode', title: 'A node of a cluster' },
+  { additionalProperties: false, title: 'A node of a cluster' },
 )
 export type ClusterNode = Static<typeof ClusterNode>
 

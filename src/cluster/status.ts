@@ -59,7 +59,7 @@ export const NodeStatus = Type.Object(
     startedAt: nullable(Type.String({ format: 'date-time' })),
     problem: nullable(Type.String({ description: 'What is wrong with this node, in words.' })),
   },
-  { additionalProperties: false, $id: 'NodeStatus', title: 'One node as it answered just now' },
+  { additionalProperties: false, title: 'One node as it answered just now' },
 )
 export type NodeStatus = Static<typeof NodeStatus>
 

@@ -14,6 +14,8 @@ export interface DetachedOptions {
   name: string
   /** Run before the command is first started, not when one that is under way is found. */
   before?: (context: StepContext) => Promise<void>
+  /** Run once it has succeeded, and before it is forgotten: a worker that dies in between finds it again. */
+  after?: (context: StepContext) => Promise<void>
   /** Runs beside it until `signal` aborts; what it throws is not the command's failure. */
   alongside?: (context: StepContext, signal: AbortSignal) => Promise<void>
   /** Makes a clearer error of a failure, where the output tells. */
@@ -47,6 +49,7 @@ export function runDetached(host: Host, scope: string, command: Command, options
           signal: AbortSignal.any([signal, draining]),
           timeoutMs: command.timeoutMs,
         })
+        if (exitCode === 0) await options.after?.(context)
         await forgetDetached(host, id, { signal })
         if (exitCode !== 0) throw failure(host, command, exitCode, tail, options)
       } catch (error) {

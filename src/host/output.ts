@@ -32,7 +32,8 @@ export function createCleaner(secrets: readonly string[], emit: (text: string) =
     pending += text
     if (insideKey && !leaveKey()) return
     const end = Math.max(pending.lastIndexOf('\n'), pending.lastIndexOf('\r')) + 1
-    const cut = Math.min(end, openKey(pending) ?? end)
+    // Asked of what would be emitted: the key's last line may be here already, but not its end.
+    const cut = openKey(pending.slice(0, end)) ?? end
     if (cut > 0) {
       emit(redact(pending.slice(0, cut), known))
       pending = pending.slice(cut)
@@ -71,11 +72,12 @@ export function createCleaner(secrets: readonly string[], emit: (text: string) =
   }
 }
 
-/** Where a private key begins that does not end in this text. */
+/** Where the first private key begins that does not end in this text. */
 function openKey(text: string): number | undefined {
-  const begin = text.lastIndexOf('-----BEGIN ')
-  if (begin < 0 || !/^-----BEGIN [A-Z ]*(PRIVATE KEY-----|$)/.test(text.slice(begin, begin + 64))) return undefined
-  return /-----END [A-Z ]*PRIVATE KEY-----/.test(text.slice(begin)) ? undefined : begin
+  const lastEnd = [...text.matchAll(/-----END [A-Z ]*PRIVATE KEY-----/g)].at(-1)
+  const from = lastEnd ? lastEnd.index + lastEnd[0].length : 0
+  const begin = /-----BEGIN [A-Z ]{0,40}(PRIVATE KEY-----|$)/.exec(text.slice(from))
+  return begin ? from + begin.index : undefined
 }
 
 /** A secret of several lines is printed line by line, so each of its longer lines is a secret too. */

@@ -32,11 +32,6 @@ export const openapiPlugin = fp(
           typeof json.$id === 'string' ? json.$id : `schema-${index}`,
       },
     })
-    // The pages call the API with the token that the reader enters; they are static and know nothing.
-    app.addHook('onRoute', route => {
-      if (route.url.startsWith('/docs') && route.config?.access === undefined)
-        route.config = { ...route.config, access: 'public' }
-    })
     await app.register(swaggerUi, {
       routePrefix: '/docs',
       uiConfig: { persistAuthorization: true, tryItOutEnabled: true },

@@ -1,0 +1,50 @@
+import { newNode } from '../src/cluster/model.js'
+import { stage } from '../src/operations/step.js'
+import { defineOperation } from './define-operation.js'
+import { findPrimary, PrimaryUnclear } from './find-primary.js'
+import { recordMembers } from './record-members.js'
+import { grantAccess, passFileStep } from './steps/access.js'
+import { prepareHost } from './steps/prepare-host.js'
+import { proveReplication } from './steps/proof.js'
+import { makeStandby } from './steps/standby.js'
+
+/** A bare host becomes one more standby of a running cluster. */
+export const addStandby = defineOperation({
+  type: 'add-standby',
+  target(cluster, { node }) {
+    if (cluster.nodes.some(({ name }) => name === node.name)) return cluster
+    return {
+      ...cluster,
+      nodes: [...cluster.nodes, newNode(node, cluster.nextNodeId)],
+      nextNodeId: cluster.nextNodeId + 1,
+    }
+  },
+  plan(bench, input) {
+    const primary = findPrimary(bench)
+    if (!bench.found(primary).server.running) {
+      throw new PrimaryUnclear(
+        `${primary.name} is the primary, and it is stopped.`,
+        'Start it, then repeat the call: a standby is cloned from a running primary.',
+      )
+    }
+    const joining = bench.cluster.nodes.filter(({ name }) => name === input.node.name)
+    const members = bench.cluster.nodes.filter(node => !joining.includes(node))
+    return [
+      stage(
+        'prepare the host, and let it in',
+        ...joining.map(node => prepareHost(bench, node)),
+        ...members.map(node => [grantAccess(bench, node), passFileStep(bench, node)]),
+      ),
+      stage('make the standby', ...joining.map(node => makeStandby(bench, node, primary))),
+      stage('prove it', [proveReplication(bench, primary, joining)]),
+    ]
+  },
+  async begin(store, { cluster }) {
+    await store.clusters.update(cluster.name, current => ({
+      ...current,
+      nodes: cluster.nodes,
+      nextNodeId: cluster.nextNodeId,
+    }))
+  },
+  complete: recordMembers,
+})

@@ -1,0 +1,114 @@
+/** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
+import type { Cluster, ClusterNode } from '../src/cluster/model.js'
+import type { Host, HostPool } from '../src/host/host.js'
+import { checkSudo, readSystemFacts, type SystemFacts } from '../src/host/system.js'
+import { OperationError } from '../src/operations/errors.js'
+import { type Query, type QueryOptions, withServer } from '../src/postgres/connect.js'
+import { inspectServer, type ServerState } from '../src/postgres/inspect.js'
+import { debianLayout, type Layout } from '../src/postgres/layout.js'
+
+export interface Survey {
+  system: SystemFacts
+  server: ServerState
+}
+
+export interface Bench {
+  readonly cluster: Cluster
+  readonly layout: Layout
+  /** Of the role repmgr. Never shown, never an argument. */
+  readonly password: string
+  host(node: ClusterNode): Host
+  found(node: ClusterNode): Survey
+  /** Addresses under which the hosts see this service. */
+  readonly controllers: readonly string[]
+  /** Looks at the host again: checks do, because the survey is from before the first step. */
+  inspect(node: ClusterNode, signal: AbortSignal): Promise<ServerState>
+  /** Over the network as repmgr, in its database. */
+  ask<T>(node: ClusterNode, options: Partial<QueryOptions>, work: (query: Query) => Promise<T>): Promise<T>
+}
+
+/** Thrown when a host runs something that provisioning does not know. */
+export class SystemUnsupported extends OperationError {
+  constructor(node: string, osName: string) {
+    super(`${node} runs ${osName}, which cannot be provisioned.`, {
+      code: 'system-unsupported',
+      outcome: 'not_started',
+      remedy: 'Debian and Ubuntu with systemd are supported so far.',
+    })
+  }
+}
+
+/** Thrown when several hosts could not be surveyed; a single one's own error is thrown as it is. */
+export class HostsNotReady extends OperationError {
+  constructor(failures: readonly { node: string; error: OperationError }[]) {
+    super(failures.map(({ node, error }) => `${node}: ${error.message}`).join(' '), {
+      code: failures[0]?.error.code ?? 'hosts-not-ready',
+      outcome: 'not_started',
+      remedy: [...new Set(failures.map(({ error }) => error.remedy))].join(' '),
+    })
+  }
+}
+
+/** Looks at every host, side by side and changing nothing. Throws before anything is planned when one is not fit. */
+export async function openBench(
+  cluster: Cluster,
+  password: string,
+  pool: HostPool,
+  signal: AbortSignal,
+): Promise<Bench> {
+  const layout = debianLayout(cluster.postgresVersion)
+  const hosts = new Map(
+    cluster.nodes.map(node => [
+      node.name,
+      pool.host({ host: node.host, port: node.ssh.port, user: node.ssh.user, hostKey: node.ssh.hostKey }),
+    ]),
+  )
+  const host = (node: ClusterNode) => {
+    const found = hosts.get(node.name)
+    if (!found) throw new TypeError(`no host for node ${node.name}`)
+    return found
+  }
+  const inspect = (node: ClusterNode, abort: AbortSignal) =>
+    inspectServer(host(node), layout, cluster.port, { signal: abort })
+  const survey = async (node: ClusterNode): Promise<Survey> => {
+    const system = await readSystemFacts(host(node), { signal })
+    if (system.family !== 'debian' || !system.systemd) throw new SystemUnsupported(node.name, system.osName)
+    await checkSudo(host(node), { signal })
+    return { system, server: await inspect(node, signal) }
+  }
+  const surveys = await Promise.allSettled(cluster.nodes.map(survey))
+  const failures = surveys.flatMap((result, index) => {
+    if (result.status === 'fulfilled') return []
+    // Not an answer of a host but a fault of ours: it must not be dressed up as one.
+    if (!(result.reason instanceof OperationError)) throw result.reason
+    return [{ node: cluster.nodes[index]?.name ?? '', error: result.reason }]
+  })
+  const [first, second] = failures
+  if (first) throw second ? new HostsNotReady(failures) : first.error
+  const byNode = new Map(
+    surveys.flatMap((result, index) =>
+      result.status === 'fulfilled' ? [[cluster.nodes[index]?.name ?? '', result.value] as const] : [],
+    ),
+  )
+  const found = (node: ClusterNode) => {
+    const survey = byNode.get(node.name)
+    if (!survey) throw new TypeError(`no survey of node ${node.name}`)
+    return survey
+  }
+  return {
+    cluster,
+    layout,
+    password,
+    host,
+    found,
+    inspect,
+    controllers: cluster.nodes.map(node => found(node).system.controllerAddress),
+    ask: (node, options, work) =>
+      withServer(
+        { host: node.host, port: cluster.port },
+        { user: 'repmgr', database: 'repmgr', password },
+        { timeoutMs: 5000, ...options },
+        work,
+      ),
+  }
+}

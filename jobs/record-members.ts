@@ -1,0 +1,23 @@
+import type { Store } from '../src/store/store.js'
+import type { Bench } from './bench.js'
+
+/** What the proof has shown goes into the cluster's record: that it was built, which database it is, who replicates. */
+export async function recordMembers(store: Store, bench: Bench): Promise<void> {
+  const [row] = await bench.ask(await anyMember(bench), {}, query =>
+    query('SELECT system_identifier::text AS id FROM pg_control_system()'),
+  )
+  const now = new Date().toISOString()
+  await store.clusters.update(bench.cluster.name, cluster => ({
+    ...cluster,
+    systemIdentifier: cluster.systemIdentifier ?? String(row?.id),
+    builtAt: cluster.builtAt ?? now,
+    nodes: cluster.nodes.map(node => ({ ...node, joinedAt: node.joinedAt ?? now })),
+  }))
+}
+
+/** Every member has the same identifier: the first in the list answers for all. */
+async function anyMember(bench: Bench) {
+  const [first] = bench.cluster.nodes
+  if (!first) throw new TypeError('a cluster has nodes')
+  return first
+}

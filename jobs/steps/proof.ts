@@ -1,0 +1,83 @@
+/** The proof that a cluster replicates: written on the primary, read on every standby, refused by every standby. */
+import { lagBytes, parseLsn } from '../../src/cluster/lsn.js'
+import type { ClusterNode } from '../../src/cluster/model.js'
+import { act } from '../../src/host/actions.js'
+import { OperationError } from '../../src/operations/errors.js'
+import type { Step } from '../../src/operations/step.js'
+import type { Bench } from '../bench.js'
+import { until } from '../until.js'
+
+/** Thrown when a standby accepted a write: it is no standby. */
+export class StandbyWritable extends OperationError {
+  constructor(node: string) {
+    super(`${node} accepted a write, so it is not a standby.`, {
+      code: 'standby-writable',
+      outcome: 'failed_partial',
+      remedy: `Stop PostgreSQL on ${node} before clients write to it, and look at how it came to be a primary.`,
+    })
+  }
+}
+
+const REPLAY_TIMEOUT_MS = 60_000
+/** read_only_sql_transaction */
+const READ_ONLY = '25006'
+
+export function proveReplication(bench: Bench, primary: ClusterNode, standbys: readonly ClusterNode[]): Step {
+  return {
+    id: 'cluster/proof',
+    kind: 'verify',
+    title:
+      standbys.length === 0
+        ? 'write and read on the primary'
+        : `write on ${primary.name}, read on ${standbys.map(({ name }) => name).join(', ')}`,
+    actions: [
+      act(
+        'write a row on the primary, read it on each standby, see that each refuses a write, remove it again',
+        async ({ operationId, signal, log, note }) => {
+          // Named after the operation: what one that was cut short left behind goes with the next one's.
+          const table = `understudy_proof_${operationId.toLowerCase()}`
+          try {
+            const lsn = await bench.ask(primary, { signal }, async query => {
+              const old = await query(
+                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname LIKE 'understudy\\_proof\\_op\\_%'",
+              )
+              for (const { relname } of old) await query(`DROP TABLE public."${relname}"`)
+              await query(`CREATE TABLE public."${table}" (word text)`)
+              await query(`INSERT INTO public."${table}" VALUES ($1)`, [operationId])
+              const [row] = await query('SELECT pg_current_wal_lsn()::text AS lsn')
+              return parseLsn(String(row?.lsn))
+            })
+            log(`written on ${primary.name} at ${lsn}`)
+            const took = await Promise.all(
+              standbys.map(async standby => {
+                const begun = performance.now()
+                await bench.ask(standby, { signal, timeoutMs: REPLAY_TIMEOUT_MS }, async query => {
+                  await until(`${standby.name} has replayed ${lsn}`, REPLAY_TIMEOUT_MS, signal, async () => {
+                    const [row] = await query('SELECT pg_last_wal_replay_lsn()::text AS lsn')
+                    return typeof row?.lsn === 'string' && lagBytes(lsn, parseLsn(row.lsn)) <= 0
+                  })
+                  const [row] = await query(`SELECT word FROM public."${table}"`)
+                  if (row?.word !== operationId) throw new Error(`${standby.name} read ${JSON.stringify(row)}`)
+                  const refusal = await query(`INSERT INTO public."${table}" VALUES ('written on a standby')`).then(
+                    () => undefined,
+                    (error: { code?: string }) => error,
+                  )
+                  if (refusal === undefined) throw new StandbyWritable(standby.name)
+                  if (refusal.code !== READ_ONLY) throw refusal
+                })
+                const milliseconds = Math.round(performance.now() - begun)
+                log(`read on ${standby.name} after ${milliseconds} ms; it refuses writes`)
+                return `${standby.name} ${milliseconds} ms`
+              }),
+            )
+            note(took.length === 0 ? 'written and read' : `read on ${took.join(', ')}; each refuses writes`)
+          } finally {
+            await bench
+              .ask(primary, {}, query => query(`DROP TABLE IF EXISTS public."${table}"`))
+              .catch(() => undefined)
+          }
+        },
+      ),
+    ],
+  }
+}

@@ -1,0 +1,109 @@
+/** Takes operations from the queue and runs them; takes up what a dead worker has left. */
+import { hostname } from 'node:os'
+import { Worker } from 'bullmq'
+import type { Redis } from 'ioredis'
+import { ulid } from 'ulid'
+import type { HostPool } from '../src/host/host.js'
+import type { Logger } from '../src/logging.js'
+import { keys } from '../src/store/keys.js'
+import type { Store } from '../src/store/store.js'
+import { type OperationJob, type OperationQueue, QUEUE_NAME } from './queue.js'
+import { LEASE_MS, RENEW_MS, runOperation } from './run-operation.js'
+
+export interface OperationWorker {
+  /** Lets running steps end, for `graceMs` at most, then leaves the rest to the next worker. */
+  close(graceMs: number): Promise<void>
+}
+
+export interface WorkerOptions {
+  store: Store
+  queue: OperationQueue
+  pool: HostPool
+  /** A connection that waits for Redis instead of failing. */
+  connection: Redis
+  concurrency: number
+  logger: Logger
+}
+
+/** A lease must be seen missing for this long: after Redis was away, living workers come back first. */
+const PATIENCE_MS = 3 * RENEW_MS
+
+export function startWorker({ store, queue, pool, connection, concurrency, logger }: WorkerOptions): OperationWorker {
+  const draining = new AbortController()
+  const name = `${hostname()}:${process.pid}:${ulid()}`
+  const running = new Set<Promise<void>>()
+
+  const run = (operationId: string) => {
+    const promise = runOperation(operationId, { store, pool, logger, worker: name, draining: draining.signal }).finally(
+      () => running.delete(promise),
+    )
+    running.add(promise)
+    return promise
+  }
+
+  const worker = new Worker<OperationJob>(QUEUE_NAME, async ({ data }) => run(data.operationId), {
+    connection,
+    prefix: keys.queuePrefix,
+    concurrency,
+    lockDuration: 60_000,
+    maxStalledCount: 0,
+  })
+  worker.on('error', error => logger.warn({ err: error }, 'queue'))
+  worker.on('failed', (job, error) =>
+    logger.debug({ operation: job?.data.operationId, err: error }, 'a job of the queue ended without its operation'),
+  )
+
+  const stopRecovery = startRecovery({ store, queue, logger })
+
+  return {
+    async close(graceMs) {
+      stopRecovery()
+      draining.abort()
+      // No new jobs; BullMQ's own close would wait without a limit.
+      const closing = worker.close(true)
+      let timer: NodeJS.Timeout | undefined
+      const grace = new Promise<void>(resolve => {
+        timer = setTimeout(resolve, graceMs)
+      })
+      await Promise.race([Promise.allSettled(running), grace])
+      clearTimeout(timer)
+      await Promise.race([closing, new Promise(resolve => setTimeout(resolve, 2000).unref())])
+    },
+  }
+}
+
+/** Looks for operations that nobody runs, and queues them again: their worker died, or Redis was away at the wrong moment. */
+function startRecovery({ store, queue, logger }: Pick<WorkerOptions, 'store' | 'queue' | 'logger'>): () => void {
+  const missingSince = new Map<string, number>()
+  let looking = false
+  const look = async () => {
+    const open = await store.operations.openIds()
+    for (const id of missingSince.keys()) if (!open.includes(id)) missingSince.delete(id)
+    for (const id of open) {
+      if (await store.operations.hasWorker(id)) {
+        missingSince.delete(id)
+        continue
+      }
+      const since = missingSince.get(id) ?? performance.now()
+      missingSince.set(id, since)
+      if (performance.now() - since < PATIENCE_MS) continue
+      if (await store.operations.markInterrupted(id))
+        logger.warn({ operation: id }, 'its worker is gone; operation interrupted')
+      if (await store.operations.mayRequeue(id, LEASE_MS)) await queue.add(id)
+    }
+  }
+  const timer = setInterval(async () => {
+    if (looking) return
+    looking = true
+    try {
+      await look()
+    } catch (error) {
+      // What was missing while nobody could look is not known to be missing.
+      missingSince.clear()
+      logger.warn({ err: error }, 'cannot look for interrupted operations')
+    } finally {
+      looking = false
+    }
+  }, RENEW_MS)
+  return () => clearInterval(timer)
+}

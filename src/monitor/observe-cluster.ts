@@ -1,0 +1,39 @@
+/** Asks every server of a cluster, side by side: one that hangs costs the answer nothing but its own row. */
+import type { Cluster } from '../cluster/model.js'
+import { type ClusterStatus, describeStatus, type Probe } from '../cluster/status.js'
+import { ServerUnreachable } from '../postgres/connect.js'
+import { observeServer } from '../postgres/observe.js'
+import { repmgrPassword } from '../store/secrets.js'
+import type { Store } from '../store/store.js'
+
+const PROBE_TIMEOUT_MS = 2000
+
+export async function observeCluster(store: Store, cluster: Cluster, signal: AbortSignal): Promise<ClusterStatus> {
+  const [password, operation] = await Promise.all([
+    store.secrets.get(repmgrPassword(cluster.name)),
+    store.operations.activeOn(cluster.name),
+  ])
+  const probes = await Promise.all(cluster.nodes.map(node => probe(cluster, node, password, signal)))
+  return describeStatus(cluster, probes, { now: new Date().toISOString(), operation: operation ?? null })
+}
+
+async function probe(
+  cluster: Cluster,
+  node: Cluster['nodes'][number],
+  password: string | undefined,
+  signal: AbortSignal,
+): Promise<Probe> {
+  // Before the first bootstrap nobody has a password, and no server knows us.
+  if (password === undefined) return { node: node.name, failure: { reason: 'not_built', detail: 'not built yet' } }
+  try {
+    const address = { host: node.host, port: cluster.port }
+    const credentials = { user: 'repmgr', database: 'repmgr', password }
+    return {
+      node: node.name,
+      observation: await observeServer(address, credentials, { timeoutMs: PROBE_TIMEOUT_MS, signal }),
+    }
+  } catch (error) {
+    const reason = error instanceof ServerUnreachable ? error.reason : 'other'
+    return { node: node.name, failure: { reason, detail: error instanceof Error ? error.message : String(error) } }
+  }
+}
