@@ -187,7 +187,7 @@ function labOf(lab: string): Lab {
       if (!added) throw new LabError(`${name} was not added`)
       return added
     },
-    removeHost: name => removeHost(lab, name),
+    removeHost: async name => removeHost(lab, (await host(name)).name),
     hosts: async () => (await readHosts(lab)).map(asLabHost),
     exec: (name, argv, options) => execInside(lab, name, argv, options),
     run: async (argv, options) => command(await inParentNamespace(lab, argv), options),
@@ -259,7 +259,8 @@ async function writeHostsDown(lab: string, names: readonly string[], options: Ho
   const free = Array.from({ length: maximumHosts }, (_, index) => addressOfHost(index)).filter(it => !used.has(it))
   const added = names.map((name, index): Neighbour => {
     checkName('host', name)
-    if (present.some(host => host.name === name)) throw new LabError(`lab ${lab} has a host ${name} already`)
+    if (present.some(host => host.name === name) || names.indexOf(name) !== index)
+      throw new LabError(`lab ${lab} has a host ${name} already`)
     const address = free[index]
     if (!address) throw new LabError(`lab ${lab} is full: ${maximumHosts} hosts`)
     return { name, address }
@@ -267,6 +268,8 @@ async function writeHostsDown(lab: string, names: readonly string[], options: Ho
   const { sudo = true, postgresDiskBytes } = options
   const records: HostRecord[] = []
   for (const { name, address } of added) {
+    // A process that died just here left a disk without a record.
+    await rm(filesOfHost(lab, name).directory, { recursive: true, force: true })
     const neighbours = [...present, ...added]
     const hostKey = await writeIdentity(lab, name, { publicKeys, sudo, neighbours })
     const record = { name, address, hostKey, sudo, ...(postgresDiskBytes ? { postgresDiskBytes } : {}) }
@@ -287,11 +290,15 @@ async function introduce(lab: string, host: string, added: readonly Neighbour[])
   }
 }
 
+/** Its line in /etc/hosts goes from the hosts that run; in one that is off it stays, and names an address that nobody has. */
 async function removeHost(lab: string, name: string): Promise<void> {
   await killMachine(lab, name)
   await disconnectHost(lab, name)
   await unmountBelow(filesOfHost(lab, name).directory)
   await rm(filesOfHost(lab, name).directory, { recursive: true, force: true })
+  for (const other of await readHosts(lab)) {
+    if (await initOf(lab, other.name)) await execInside(lab, other.name, ['sed', '-i', `/\\t${name}$/d`, '/etc/hosts'])
+  }
 }
 
 async function powerOff(lab: string, { name, address }: HostRecord): Promise<void> {

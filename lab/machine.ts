@@ -1,6 +1,6 @@
 /** A lab host as a machine: an overlay on the golden tree, booted by systemd-nspawn in its own network namespace. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { open, readFile, rmdir } from 'node:fs/promises'
+import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { endGroup, groupOf, isPopulated, makeGroup, processesIn } from './cgroup.js'
@@ -11,15 +11,30 @@ const machineName = (lab: string, host: string) => `${lab}.${host}`
 
 /**
  * The overlay is mounted in a mount namespace that ends with the machine: whatever kills it, no mount is left behind.
- * Each line is an exec in the end, so that the process started stays the same one from the shell to systemd-nspawn.
+ * So is what systemd-nspawn keeps in /run: it cannot clean up there where /run is on a disk, and leaves files when it is killed.
  */
+const mountScript = `
+for procs in $KEEPER_GROUP; do echo $$ > "$procs"; done
+exec unshare --mount --propagation private sh -e -c "$KEEP" sh "$@"`
+
+/**
+ * Told to keep its unit, systemd-nspawn leaves a reboot to the unit: it ends with 133. The unit is this loop. It stays in a group
+ * below the machine's, because systemd-nspawn makes its own groups in the one that it is started in, which has to hold nothing else.
+ */
+const keepScript = `
+mount -t overlay understudy-lab -o "lowerdir=$GOLDEN,upperdir=$UPPER,workdir=$WORK" "$ROOT"
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 understudy-lab /run/systemd/nspawn
+status=133
+while [ $status = 133 ]; do
+  status=0
+  sh -e -c "$BOOT" sh "$@" || status=$?
+done
+exit $status`
+
 const bootScript = `
-set -e
-for procs in $GROUPS_TO_JOIN; do echo $$ > "$procs"; done
-exec unshare --mount --propagation private sh -e -c '
-  mount -t overlay understudy-lab -o "lowerdir=$GOLDEN,upperdir=$UPPER,workdir=$WORK" "$ROOT"
-  exec systemd-nspawn "$@"
-' sh "$@"`
+for procs in $MACHINE_GROUP; do echo $$ > "$procs"; done
+exec systemd-nspawn "$@"`
 
 /** Starts a machine; it outlives this process. Its console goes to a file. */
 export async function startMachine(
@@ -28,7 +43,8 @@ export async function startMachine(
   options: { golden: string; smallDisk: boolean },
 ): Promise<ChildProcess> {
   const files = filesOfHost(lab, host)
-  const groups = await makeGroup(groupOf(lab, host))
+  const machineGroup = await makeGroup(groupOf(lab, host))
+  const keeperGroup = await makeGroup(join(groupOf(lab, host), 'keeper'))
   const nspawn = [
     '--quiet',
     '--boot',
@@ -50,14 +66,17 @@ export async function startMachine(
   ]
   const log = await open(files.console, 'a')
   try {
-    const machine = spawn('sh', ['-c', bootScript, 'sh', ...nspawn], {
+    const machine = spawn('sh', ['-e', '-c', mountScript, 'sh', ...nspawn], {
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
       env: {
         PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
         // Debian 12 knows version 2 of the control groups only, whatever the system below has.
         SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: '1',
-        GROUPS_TO_JOIN: groups.join(' '),
+        KEEP: keepScript,
+        BOOT: bootScript,
+        MACHINE_GROUP: machineGroup.join(' '),
+        KEEPER_GROUP: keeperGroup.join(' '),
         GOLDEN: options.golden,
         UPPER: files.upper,
         WORK: files.work,
@@ -74,8 +93,6 @@ export async function startMachine(
 /** Ends a machine as a power cut would: nothing in it gets a word. Its disk stays. */
 export async function killMachine(lab: string, host: string): Promise<void> {
   await endGroup(groupOf(lab, host))
-  // systemd-nspawn removes this directory itself, when it is let to.
-  await rmdir(join('/run/systemd/nspawn/propagate', machineName(lab, host))).catch(() => {})
 }
 
 /** Whether anything of the machine runs. */
