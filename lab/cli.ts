@@ -27,6 +27,8 @@ const usage = `Throw-away lab hosts: Debian 12 machines without PostgreSQL, on t
                Without it, a key made for the purpose: its file is printed.
 `
 
+const verbs = ['up', 'add', 'list', 'exec', 'run', 'power-off', 'power-on', 'link-down', 'link-up', 'down']
+
 /** Thrown when the command line makes no sense; the usage is printed with it. */
 class UsageError extends LabError {}
 
@@ -48,6 +50,7 @@ async function main(argv: string[]): Promise<number> {
     process.stdout.write(usage)
     return 0
   }
+  if (!verbs.includes(verb)) throw new UsageError(`there is no "${verb}"`)
   if (verb === 'list') return list()
   if (name === undefined) throw new UsageError(`${verb}: which lab?`)
   if (verb === 'up') return up(name, hosts, values.key)
@@ -69,6 +72,7 @@ async function main(argv: string[]): Promise<number> {
       ])
       return 0
     case 'exec':
+      if (!(await lab.hosts()).some(it => it.name === host)) throw new LabError(`lab ${name} has no host ${host}`)
       return foreground(await enter(name, host, needProgram(program)))
     case 'power-off':
       return lab.powerOff(host).then(() => 0)
@@ -79,7 +83,7 @@ async function main(argv: string[]): Promise<number> {
     case 'link-up':
       return lab.linkUp(host).then(() => 0)
     default:
-      throw new UsageError(`there is no "${verb}"`)
+      return 1
   }
 }
 

@@ -17,6 +17,8 @@ export interface CommandOptions {
   /** Throw when the exit code is not 0 (the default). */
   reject?: boolean
   env?: Record<string, string>
+  /** What an error calls the command: for one that is wrapped in others. */
+  shownAs?: string
   /** Ends the command early. */
   signal?: AbortSignal
 }
@@ -29,7 +31,7 @@ export class LabError extends Error {
 /** Runs a command to its end. */
 export async function command(argv: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
   const [file = 'true', ...args] = argv
-  const { stdin, timeoutMs = 120_000, reject = true, env = {}, signal } = options
+  const { stdin, timeoutMs = 120_000, reject = true, env = {}, signal, shownAs = argv.join(' ') } = options
   // Without this, programs answer in the caller's language, and ask questions that nobody is there to answer.
   const quiet = { LC_ALL: 'C.UTF-8', DEBIAN_FRONTEND: 'noninteractive' }
   const ended = await execa(file, args, {
@@ -42,9 +44,10 @@ export async function command(argv: readonly string[], options: CommandOptions =
   })
   const exitCode = ended.timedOut ? 124 : (ended.exitCode ?? 128)
   if (exitCode !== 0 && reject) {
-    const said = ended.stderr.trim() || ended.stdout.trim().split('\n').slice(-5).join('\n') || ended.shortMessage || ''
+    const notStarted = ended.exitCode === undefined && !ended.timedOut ? (ended.originalMessage ?? '') : ''
+    const said = ended.stderr.trim() || ended.stdout.trim().split('\n').slice(-5).join('\n') || notStarted
     const how = ended.timedOut ? `was not done after ${timeoutMs} ms` : `ended with ${exitCode}`
-    throw new LabError(`${argv.join(' ')}: ${how}${said ? `: ${said}` : ''}`)
+    throw new LabError(`${shownAs}: ${how}${said ? `: ${said}` : ''}`)
   }
   return { stdout: ended.stdout, stderr: ended.stderr, exitCode }
 }

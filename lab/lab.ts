@@ -189,8 +189,8 @@ function labOf(lab: string): Lab {
     },
     removeHost: async name => removeHost(lab, (await host(name)).name),
     hosts: async () => (await readHosts(lab)).map(asLabHost),
-    exec: (name, argv, options) => execInside(lab, name, argv, options),
-    run: async (argv, options) => command(await inParentNamespace(lab, argv), options),
+    exec: async (name, argv, options) => execInside(lab, (await host(name)).name, argv, options),
+    run: async (argv, options) => command(await inParentNamespace(lab, argv), { shownAs: argv.join(' '), ...options }),
     spawn: (argv, options = {}) => spawnProgram(lab, argv, options),
     powerOff: async name => powerOff(lab, await host(name)),
     powerOn: async name => powerOn(lab, await host(name)),
@@ -210,7 +210,7 @@ function labOf(lab: string): Lab {
       if (to !== undefined) what.to = await resolve(to)
       await blockPackets(lab, (await host(name)).name, what)
     },
-    unblock: name => unblockPackets(lab, name),
+    unblock: async name => unblockPackets(lab, (await host(name)).name),
     signal: (name, pattern, signal) => signalProcesses(lab, name, pattern, signal),
     fill: (name, path, leaveBytes = 0) => fillDisk(lab, name, path, leaveBytes),
     unfill: (name, path) => unfillDisk(lab, name, path),

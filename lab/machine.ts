@@ -142,7 +142,7 @@ export async function execInside(
   options: ExecOptions = {},
 ): Promise<CommandResult> {
   const { user, ...rest } = options
-  return command(await enter(lab, host, argv, user), rest)
+  return command(await enter(lab, host, argv, user), { shownAs: `${host}: ${argv.join(' ')}`, ...rest })
 }
 
 /** Connects from the parent namespace, where the service will. */
