@@ -60,6 +60,7 @@ export function execute(client: Client, line: string, options: ExecuteOptions): 
   })
 }
 
-function signalStatus(signal: string | undefined): number {
-  return 128 + ((constants.signals as Record<string, number>)[`SIG${signal}`] ?? 0)
+/** `signal` with its SIG, as ssh2 gives it. */
+function signalStatus(signal = ''): number {
+  return 128 + ((constants.signals as Record<string, number>)[signal] ?? 0)
 }

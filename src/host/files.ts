@@ -71,7 +71,8 @@ umask 077
 directory=$(dirname -- "$path")
 new=$(mktemp -- "$directory/.understudy.XXXXXXXX") || exit 1
 trap 'rm -f -- "$new"' EXIT
-trap 'exit 143' TERM INT HUP
+# PIPE too: with the connection gone, so is whoever reads what is said below.
+trap 'exit 143' TERM INT HUP PIPE
 cat >"$new" || exit 1
 if [ "$(stat -c %s -- "$new")" -ne "$bytes" ]; then
   echo "understudy: the content of $path came only in part, and the file was left as it was" >&2

@@ -15,6 +15,8 @@ export interface Guard {
 }
 
 /*
+ * The lock is root's alone (umask 077), since whoever may open it, even for reading, could hold it for ever.
+ *
  * The shell stays beside the command instead of becoming it, for two reasons. A program that leaves a server behind
  * (pg_ctl start) would hand it the lock for ever: so the command does not get the descriptor. And `timeout` signals the
  * whole group: a shell with a trap lives on until the command has really ended, so the lock is held until then.
@@ -26,21 +28,29 @@ wait=$3
 user=$4
 shift 4
 [ "$user" = login ] && user=\${SUDO_USER:-root}
-umask 022
+before=$(umask)
+umask 077
 directory=/var/lib/understudy
 mkdir -p -m 0755 "$directory" || exit 1
 exec 9>>"$directory/$scope.lock" || exit 1
 flock -w "$wait" 9 || { echo "${MARK} busy $scope $epoch 0" >&2; exit ${BUSY}; }
-seen=$(cat "$directory/$scope.epoch" 2>/dev/null)
-seen=\${seen:-0}
+seen=0
+if [ -e "$directory/$scope.epoch" ]; then seen=$(cat "$directory/$scope.epoch") || exit 1; fi
+case $seen in
+  '' | *[!0-9]*)
+    echo "understudy: $directory/$scope.epoch holds no number: remove it once nothing of $scope runs here" >&2
+    exit 1
+    ;;
+esac
 if [ "$seen" -gt "$epoch" ]; then
   echo "${MARK} superseded $scope $epoch $seen" >&2
   exit ${SUPERSEDED}
 fi
 if [ "$seen" -ne "$epoch" ]; then
   new="$directory/$scope.epoch.new"
-  echo "$epoch" >"$new" && sync "$new" && mv -f "$new" "$directory/$scope.epoch" && sync "$directory" || exit 1
+  echo "$epoch" >"$new" && sync "$new" && mv -fT "$new" "$directory/$scope.epoch" && sync "$directory" || exit 1
 fi
+umask "$before"
 trap : TERM INT HUP
 as_user "$user" "$@" 9>&-`
 
