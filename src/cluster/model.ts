@@ -147,7 +147,8 @@ export function inconsistencies(nodes: readonly NodeSpec[], base = '/nodes'): { 
       })
     }
     // Two ports of one address are two hosts only behind NAT, where the nodes could not reach each other by it.
-    const neighbour = hosts.get(node.host)
+    const host = node.host.toLowerCase()
+    const neighbour = hosts.get(host)
     if (neighbour !== undefined) {
       found.push({
         pointer: `${base}/${index}/host`,
@@ -155,7 +156,7 @@ export function inconsistencies(nodes: readonly NodeSpec[], base = '/nodes'): { 
       })
     }
     names.set(node.name, index)
-    hosts.set(node.host, index)
+    hosts.set(host, index)
   }
   return found
 }

@@ -163,15 +163,19 @@ export function describeStatus(
     const slot = primarySays?.slots.find(({ name }) => name === slotName(node.nodeId))
     const streaming = said.receiver?.status === 'streaming'
     const upstream = cluster.nodes.find(({ host }) => host === said.receiver?.upstreamHost)
-    const caughtUp = position !== undefined && position === said.replayedLsn
+    const state = !streaming ? 'detached' : stream && stream.state !== 'streaming' ? 'catching_up' : 'streaming'
+    const behindBytes = position && head ? Math.max(0, lagBytes(head, position)) : null
+    // Without a stream, or before it has caught up, nobody told it what it lacks: then its last commit's age is the answer.
+    const allReplayed = position !== undefined && position === said.replayedLsn
+    const caughtUp = allReplayed && (state === 'streaming' || behindBytes === 0)
     return {
       ...common,
       role: 'standby',
-      state: !streaming ? 'detached' : stream && stream.state !== 'streaming' ? 'catching_up' : 'streaming',
+      state,
       upstream: upstream?.name ?? null,
       lsn: position ?? null,
       // The two servers were asked at different instants: a standby asked later can be in front of the primary's answer.
-      lagBytes: position && head ? Math.max(0, lagBytes(head, position)) : null,
+      lagBytes: behindBytes,
       lagMs: caughtUp ? 0 : (said.replayAgeMs ?? null),
       syncState: stream?.syncState ?? null,
       slot: slot ?? null,
