@@ -99,7 +99,7 @@ async function runStep(step: Step, stage: string, context: RunContext): Promise<
     record.state = await carryOut(step, stepContext, earlier)
     await journal.step({ ...record, endedAt: now() })
   } catch (error) {
-    const reason = context.signal.aborted ? context.signal.reason : error
+    const reason = context.signal.aborted ? reasonToStop(context.signal) : error
     if (reason instanceof WorkerGone) throw reason
     const failure = failureOf(reason, step)
     await journal.step({ ...record, state: 'failed', note: failure.detail, endedAt: now() })
@@ -136,8 +136,13 @@ function announce(description: ActionDescription): string {
 }
 
 function stopIfAsked({ signal, draining }: Pick<StepContext, 'signal' | 'draining'>): void {
-  if (signal.aborted) throw signal.reason instanceof Error ? signal.reason : new OperationCancelled()
+  if (signal.aborted) throw reasonToStop(signal)
   if (draining.aborted) throw new WorkerGone('the worker is stopping')
+}
+
+/** A bare `abort()` gives an AbortError of the platform as its reason: to us that is a cancel, and no fault of ours. */
+function reasonToStop({ reason }: AbortSignal): Error {
+  return reason instanceof OperationError || reason instanceof WorkerGone ? reason : new OperationCancelled()
 }
 
 /** What goes into the record. A plain error is our own fault, and says so instead of pretending to know the host. */
