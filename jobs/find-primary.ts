@@ -84,6 +84,15 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found'>):
       'Start the one that was the primary last, by hand, then repeat the call.',
     )
   }
+  const silent = inUse.filter(
+    node => state(node).running && state(node).inRecovery === undefined && !state(node).standbySignal,
+  )
+  if (candidates.length === 0 && silent.length > 0) {
+    throw new PrimaryUnclear(
+      `${names(silent)} ${silent.length === 1 ? 'runs' : 'run'} and may be the primary, but cannot be asked.`,
+      'Wait until it has started, or look at its log; then repeat the call. Promote nothing meanwhile.',
+    )
+  }
   const primary = candidates[0] ?? (inUse.length === 0 ? cluster.nodes[0] : undefined)
   if (!primary) {
     throw new PrimaryUnclear(

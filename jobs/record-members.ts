@@ -3,7 +3,10 @@ import type { Bench } from './bench.js'
 
 /** What the proof has shown goes into the cluster's record: that it was built, which database it is, who replicates. */
 export async function recordMembers(store: Store, bench: Bench): Promise<void> {
-  const [row] = await bench.ask(await anyMember(bench), {}, query =>
+  // Every member has the same identifier: the first answers for all.
+  const [member] = bench.cluster.nodes
+  if (!member) throw new TypeError('a cluster has nodes')
+  const [row] = await bench.ask(member, {}, query =>
     query('SELECT system_identifier::text AS id FROM pg_control_system()'),
   )
   const now = new Date().toISOString()
@@ -13,11 +16,4 @@ export async function recordMembers(store: Store, bench: Bench): Promise<void> {
     builtAt: cluster.builtAt ?? now,
     nodes: cluster.nodes.map(node => ({ ...node, joinedAt: node.joinedAt ?? now })),
   }))
-}
-
-/** Every member has the same identifier: the first in the list answers for all. */
-async function anyMember(bench: Bench) {
-  const [first] = bench.cluster.nodes
-  if (!first) throw new TypeError('a cluster has nodes')
-  return first
 }

@@ -238,9 +238,15 @@ async function labRecord(lab: string): Promise<LabRecord> {
   return record
 }
 
-/** Several hosts are written down at once, so that each knows the names of all from its first boot; then they boot side by side. */
-async function addHosts(lab: string, names: readonly string[], options: HostOptions = {}): Promise<LabHost[]> {
-  const records = await withLock(`lab-${lab}`, () => writeHostsDown(lab, names, options))
+/**
+ * Several hosts are written down at once, so that each knows the names of all from its first boot; then they boot side
+ * by side. The lock is held until they are up: a machine that is only half there cannot be told the name of a next one.
+ */
+const addHosts = (lab: string, names: readonly string[], options: HostOptions = {}): Promise<LabHost[]> =>
+  withLock(`lab-${lab}`, () => bootNewHosts(lab, names, options))
+
+async function bootNewHosts(lab: string, names: readonly string[], options: HostOptions): Promise<LabHost[]> {
+  const records = await writeHostsDown(lab, names, options)
   const booted = await Promise.allSettled(records.map(record => powerOn(lab, record)))
   for (const [index, record] of records.entries()) {
     // So that the same name can be tried again.

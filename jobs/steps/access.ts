@@ -7,7 +7,7 @@ import type { Action, Check, Step } from '../../src/operations/step.js'
 import { managedBlock, withManagedBlock } from '../../src/postgres/hba.js'
 import { passFile } from '../../src/postgres/pass-file.js'
 import type { Bench } from '../bench.js'
-import { fileStep, reloadIfRunning } from './file-step.js'
+import { fileStep, reloadIfRunning, servesAlready } from './file-step.js'
 
 /** Thrown when a running server says that its pg_hba.conf has an error. It goes on with the rules that it had. */
 export class AccessRulesRefused extends OperationError {
@@ -47,13 +47,12 @@ export function grantAccess(bench: Bench, node: ClusterNode): Step {
       )
     },
   }
-  const running = bench.found(node).server.running
   return {
     id: `${node.name}/access`,
     kind: 'change',
     title: 'let the nodes and the service in, by password (SCRAM) only',
     node: node.name,
-    actions: [write, ...(running ? [checkRules(bench, node)] : []), ...reloadIfRunning(bench, node)],
+    actions: [write, ...(servesAlready(bench, node) ? [checkRules(bench, node)] : []), ...reloadIfRunning(bench, node)],
     async check({ signal }): Promise<Check> {
       const { existing, content } = await wanted(signal)
       return existing === content

@@ -24,13 +24,14 @@ export function fileStep(
   }
 }
 
+/** A server that was there before and is ours: an automatic one is removed, and a new one is not started yet. */
+export function servesAlready(bench: Bench, node: ClusterNode): boolean {
+  const { running, marker } = bench.found(node).server
+  return running && marker?.state === 'in-use'
+}
+
 export function reloadIfRunning(bench: Bench, node: ClusterNode): ChangeStep['actions'] {
-  if (!bench.found(node).server.running) return []
-  return [
-    runCommand(bench.host(node), bench.cluster.name, {
-      argv: ['systemctl', 'reload', bench.layout.unit],
-      as: 'root',
-      timeoutMs: 60_000,
-    }),
-  ]
+  if (!servesAlready(bench, node)) return []
+  const command = { argv: ['systemctl', 'reload', bench.layout.unit], as: 'root', timeoutMs: 60_000 } as const
+  return [runCommand(bench.host(node), bench.cluster.name, command)]
 }

@@ -1,16 +1,25 @@
-/** The record of an operation: what the store keeps and what the API shows, one shape. */
+/**
+ * The record of an operation: what the store keeps and what the API shows, one shape. A schema's `title` is its name in
+ * the published contract.
+ */
 import { type Static, Type } from 'typebox'
 
-export const OperationType = Type.Enum(['bootstrap-cluster', 'add-standby'])
+export const OperationType = Type.Enum(['bootstrap-cluster', 'add-standby'], {
+  title: 'OperationType',
+  description:
+    'bootstrap-cluster: bare hosts become a running cluster. add-standby: a bare host becomes one more standby.',
+})
 export type OperationType = Static<typeof OperationType>
 
 /** `op_` and a ULID: ids sort by their time of creation. */
 export const OperationId = Type.String({
   pattern: '^op_[0-9A-HJKMNP-TV-Z]{26}$',
+  description: '`op_` and a ULID: ids sort by their time of creation.',
   examples: ['op_01KAR3QJ7ZC0V7W0M2E9T1X5YB'],
 })
 
 export const OperationState = Type.Enum(['queued', 'running', 'interrupted', 'succeeded', 'failed', 'cancelled'], {
+  title: 'OperationState',
   description:
     'queued: waits for a worker. interrupted: its worker is gone; another one looks at the hosts and goes on. ' +
     'succeeded, failed and cancelled are final.',
@@ -22,27 +31,40 @@ export const isFinal = (state: OperationState) => state === 'succeeded' || state
 export const StepState = Type.Enum(
   ['pending', 'running', 'unchanged', 'changed', 'verified', 'failed', 'not_reached'],
   {
+    title: 'StepState',
     description:
       'unchanged: its check found it done. changed: it was carried out, and its check confirmed it. verified: a proof that held.',
   },
 )
 export type StepState = Static<typeof StepState>
 
-export const ActionRecord = Type.Union([
-  Type.Object({ kind: Type.Literal('command'), text: Type.String() }, { additionalProperties: false }),
-  Type.Object(
-    {
-      kind: Type.Literal('file'),
-      path: Type.String(),
-      owner: Type.String(),
-      mode: Type.String(),
-      content: Type.String(),
-    },
-    { additionalProperties: false },
-  ),
-  Type.Object({ kind: Type.Literal('sql'), text: Type.String() }, { additionalProperties: false }),
-  Type.Object({ kind: Type.Literal('wait'), text: Type.String() }, { additionalProperties: false }),
-])
+export const ActionRecord = Type.Union(
+  [
+    Type.Object(
+      { kind: Type.Literal('command'), text: Type.String({ examples: ['systemctl start postgresql@15-main'] }) },
+      { additionalProperties: false, title: 'CommandAction', description: 'A command that is run on the host.' },
+    ),
+    Type.Object(
+      {
+        kind: Type.Literal('file'),
+        path: Type.String({ examples: ['/etc/repmgr.conf'] }),
+        owner: Type.String({ examples: ['postgres:postgres'] }),
+        mode: Type.String({ examples: ['0640'] }),
+        content: Type.String({ description: 'Without its secrets.' }),
+      },
+      { additionalProperties: false, title: 'FileAction', description: 'A file that is written on the host.' },
+    ),
+    Type.Object(
+      { kind: Type.Literal('sql'), text: Type.String() },
+      { additionalProperties: false, title: 'SqlAction', description: 'A statement that is sent to the server.' },
+    ),
+    Type.Object(
+      { kind: Type.Literal('wait'), text: Type.String() },
+      { additionalProperties: false, title: 'WaitAction', description: 'Something that is waited for.' },
+    ),
+  ],
+  { title: 'Action', description: 'What a step does; `kind` says which of these it is.' },
+)
 
 export const StepProgress = Type.Object(
   {
@@ -50,53 +72,68 @@ export const StepProgress = Type.Object(
     totalBytes: Type.Optional(Type.Integer()),
     percent: Type.Optional(Type.Number({ minimum: 0, maximum: 100 })),
   },
-  { additionalProperties: false },
+  { additionalProperties: false, title: 'StepProgress', description: 'How far a copy has come.' },
 )
+
+const StepKind = Type.Enum(['change', 'verify'], {
+  title: 'StepKind',
+  description: 'change: it may change something. verify: a proof; it runs every time.',
+})
+
+/** What a step is, whether it is planned or in the journal. */
+const stepIdentity = {
+  id: Type.String({ description: 'Unique in its operation, and the same at every try.' }),
+  title: Type.String(),
+  stage: Type.String({ description: 'Stages run one after the other; within one, nodes go side by side.' }),
+  node: Type.Optional(Type.String({ description: 'Name of the node that it works on, where it is one.' })),
+  kind: StepKind,
+  destroys: Type.Optional(Type.String({ description: 'What is lost for good by it.' })),
+}
 
 export const StepRecord = Type.Object(
   {
-    id: Type.String(),
-    title: Type.String(),
-    stage: Type.String(),
-    node: Type.Optional(Type.String()),
-    kind: Type.Enum(['change', 'verify']),
-    destroys: Type.Optional(Type.String()),
+    ...stepIdentity,
     state: StepState,
     note: Type.Optional(Type.String({ description: 'What the check found.' })),
     startedAt: Type.Optional(Type.String({ format: 'date-time' })),
     endedAt: Type.Optional(Type.String({ format: 'date-time' })),
     progress: Type.Optional(StepProgress),
   },
-  { additionalProperties: false, title: 'A step in the journal' },
+  { additionalProperties: false, title: 'Step', description: 'A step in the journal of an operation.' },
 )
 export type StepRecord = Static<typeof StepRecord>
 
 export const OperationFailure = Type.Object(
   {
-    code: Type.String({ examples: ['host-unreachable'] }),
-    detail: Type.String(),
+    code: Type.String({ description: 'The kind, for programs.', examples: ['host-unreachable'] }),
+    detail: Type.String({ description: 'What happened.' }),
     outcome: Type.Enum(['not_started', 'failed_clean', 'failed_partial', 'unknown'], {
+      title: 'Outcome',
       description:
         'What was left behind. not_started: nothing was touched. failed_clean: the failed step left nothing half-done. ' +
         'failed_partial: something is half-done and is taken up by the next try. unknown: the host could not say.',
     }),
     remedy: Type.String({ description: 'What to do.' }),
-    step: Type.Optional(Type.String()),
-    node: Type.Optional(Type.String()),
+    step: Type.Optional(Type.String({ description: 'Id of the step that failed.' })),
+    node: Type.Optional(Type.String({ description: 'Name of the node that it failed on.' })),
     output: Type.Optional(Type.String({ description: 'The end of what the host printed, without secrets.' })),
   },
-  { additionalProperties: false, title: 'Why an operation failed, and what to do' },
+  {
+    additionalProperties: false,
+    title: 'OperationFailure',
+    description: 'Why an operation failed, what it left behind, and what to do.',
+  },
 )
 export type OperationFailure = Static<typeof OperationFailure>
 
 export const OperationResult = Type.Object(
   {
-    summary: Type.String(),
+    summary: Type.String({ description: 'One sentence for people.' }),
     changedSteps: Type.Integer(),
-    unchangedSteps: Type.Integer(),
-    verifiedSteps: Type.Integer(),
+    unchangedSteps: Type.Integer({ description: 'Steps that were done already.' }),
+    verifiedSteps: Type.Integer({ description: 'Proofs that held.' }),
   },
-  { additionalProperties: false },
+  { additionalProperties: false, title: 'OperationResult', description: 'What a successful operation did.' },
 )
 export type OperationResult = Static<typeof OperationResult>
 
@@ -112,31 +149,31 @@ export const Operation = Type.Object(
     startedAt: Type.Optional(Type.String({ format: 'date-time' })),
     endedAt: Type.Optional(Type.String({ format: 'date-time' })),
     turns: Type.Integer({ description: 'How many workers have taken it up: more than 1 after an interruption.' }),
-    steps: Type.Array(StepRecord),
+    steps: Type.Array(StepRecord, { description: 'In order; empty until a worker has made the plan.' }),
     result: Type.Optional(OperationResult),
     error: Type.Optional(OperationFailure),
   },
-  { additionalProperties: false, $id: 'Operation', title: 'An operation' },
+  {
+    additionalProperties: false,
+    title: 'Operation',
+    description: 'Something that takes time and changes a cluster: what was asked for, its steps, how it ended.',
+  },
 )
 export type Operation = Static<typeof Operation>
 
 export const PlannedStep = Type.Object(
   {
-    id: Type.String(),
-    title: Type.String(),
-    stage: Type.String(),
-    node: Type.Optional(Type.String()),
-    kind: Type.Enum(['change', 'verify']),
-    destroys: Type.Optional(Type.String()),
+    ...stepIdentity,
     verdict: Type.Enum(['would_run', 'already_done', 'would_verify'], {
+      title: 'Verdict',
       description: 'What the check found on the host just now. A proof changes nothing and runs every time.',
     }),
-    reason: Type.Optional(Type.String()),
+    reason: Type.Optional(Type.String({ description: 'What the check saw.' })),
     actions: Type.Array(ActionRecord, {
       description: 'Exactly what would run or be written; secrets go over standard input.',
     }),
   },
-  { additionalProperties: false, title: 'A step as it would run' },
+  { additionalProperties: false, title: 'PlannedStep', description: 'A step as it would run.' },
 )
 export type PlannedStep = Static<typeof PlannedStep>
 
@@ -145,8 +182,8 @@ export const PlanPreview = Type.Object(
     operation: OperationType,
     cluster: Type.String(),
     steps: Type.Array(PlannedStep),
-    stepsThatWouldRun: Type.Integer(),
+    stepsThatWouldRun: Type.Integer({ description: '0: everything is as it should be.' }),
   },
-  { additionalProperties: false, $id: 'PlanPreview', title: 'What an operation would do' },
+  { additionalProperties: false, title: 'PlanPreview', description: 'What an operation would do, without doing it.' },
 )
 export type PlanPreview = Static<typeof PlanPreview>

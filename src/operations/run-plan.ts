@@ -173,9 +173,10 @@ async function summarise(plan: Plan, { journal }: RunContext): Promise<Operation
   const count = (state: StepRecord['state']) => records.filter(record => record?.state === state).length
   const changedSteps = count('changed')
   const verifiedSteps = count('verified')
+  const proofs = verifiedSteps === 1 ? '1 proof held' : `${verifiedSteps} proofs held`
   const summary =
     changedSteps === 0
-      ? `Nothing had to be changed; ${verifiedSteps} proofs held.`
-      : `${changedSteps} steps changed something, ${count('unchanged')} were done already, ${verifiedSteps} proofs held.`
+      ? `Nothing had to be changed; ${proofs}.`
+      : `${changedSteps} ${changedSteps === 1 ? 'step' : 'steps'} changed something, ${count('unchanged')} were done already, ${proofs}.`
   return { summary, changedSteps, unchangedSteps: count('unchanged'), verifiedSteps }
 }
