@@ -1,21 +1,16 @@
 /** The whole application as one function. It never listens: `main.ts` does, and tests inject. */
 import accepts from '@fastify/accepts'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
-import { Ajv } from 'ajv'
-import addFormats from 'ajv-formats'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
-import { Cluster } from '../cluster/model.js'
-import { ClusterStatus } from '../cluster/status.js'
-import { Operation, PlanPreview } from '../operations/operation.js'
 import { authenticationPlugin } from './plugins/authentication.js'
-import { errorsPlugin } from './plugins/errors.js'
+import { answerBrokenRequest, errorsPlugin, sendProblem } from './plugins/errors.js'
 import { openapiPlugin } from './plugins/openapi.js'
-import { Problem } from './problems.js'
 import { clusterRoutes } from './routes/clusters.js'
 import { hostKeyRoutes } from './routes/host-keys.js'
 import { operationRoutes } from './routes/operations.js'
 import { serviceRoutes } from './routes/service.js'
 import type { Services } from './services.js'
+import { validatorCompiler } from './validation.js'
 
 export interface AppOptions {
   services: Services
@@ -38,23 +33,16 @@ export async function buildApp({
     routerOptions: { ignoreTrailingSlash: false },
     // On a stop, followers of events are let go instead of holding it up.
     forceCloseConnections: true,
+    frameworkErrors: (error, request, reply) => void sendProblem(error, request, reply),
+    clientErrorHandler: answerBrokenRequest,
   }).withTypeProvider<TypeBoxTypeProvider>()
 
-  // Fastify's own Ajv drops unknown fields and turns "true" into true: a misspelt dryRun would be a real run. Only what
-  // comes from a URL is text and has to be converted.
-  const strict = withFormats(
-    new Ajv({ allErrors: true, removeAdditional: false, coerceTypes: false, useDefaults: false, strict: false }),
-  )
-  const converting = withFormats(
-    new Ajv({ allErrors: true, removeAdditional: false, coerceTypes: true, useDefaults: false, strict: false }),
-  )
-  const shared = [Problem, Cluster, ClusterStatus, Operation, PlanPreview]
-  for (const schema of shared) app.addSchema(schema)
-  app.setValidatorCompiler(({ schema, httpPart }) =>
-    (httpPart === 'body' ? strict : converting).compile(schema as object),
-  )
+  app.setValidatorCompiler(validatorCompiler())
   // What a route sends is what it says: nothing is dropped on the way out, and the contract test checks it.
   app.setSerializerCompiler(() => data => JSON.stringify(data))
+
+  // JSON only: Fastify would also take a body of plain text.
+  app.removeContentTypeParser('text/plain')
 
   await app.register(accepts)
   await app.register(errorsPlugin)
@@ -65,9 +53,4 @@ export async function buildApp({
   await app.register(operationRoutes, { services })
   await app.register(serviceRoutes, { services })
   return app as unknown as FastifyInstance
-}
-
-function withFormats(ajv: Ajv): Ajv {
-  addFormats.default(ajv)
-  return ajv
 }

@@ -46,6 +46,24 @@ export function clustersText(clusters: readonly Cluster[]): string {
   return `${table(['CLUSTER', 'POSTGRESQL', 'NODES', 'BUILT'], rows)}\n`
 }
 
+export function clusterText(cluster: Cluster): string {
+  const { name, postgresVersion, port, nodes, builtAt } = cluster
+  const rows = nodes.map(node => [
+    node.name,
+    node.nodeId,
+    node.host,
+    `${node.ssh.user}, port ${node.ssh.port}`,
+    node.ssh.hostKey,
+    node.joinedAt ?? 'not yet',
+  ])
+  return [
+    `${name}: PostgreSQL ${postgresVersion}, port ${port}, ${builtAt === undefined ? 'not built yet' : `built ${builtAt}`}`,
+    '',
+    table(['NODE', 'ID', 'HOST', 'SSH', 'HOST KEY', 'JOINED'], rows),
+    '',
+  ].join('\n')
+}
+
 export function statusText(status: ClusterStatus): string {
   const rows = status.nodes.map(node => [
     node.name,
@@ -136,6 +154,23 @@ export function planText(plan: PlanPreview): string {
     ...lines,
     '',
   ].join('\n')
+}
+
+/** A page as a table, and how to get the next one. */
+export function operationsPageText({
+  items,
+  nextCursor,
+}: {
+  items: readonly Operation[]
+  nextCursor?: string
+}): string {
+  const more = nextCursor === undefined ? '' : `\nMore: /v1/operations?cursor=${nextCursor}\n`
+  return `${operationsText(items)}${more}`
+}
+
+/** Events as they go over the wire. */
+export function eventsText(events: readonly OperationEvent[]): string {
+  return events.map(({ id, type, data }) => `id: ${id}\nevent: ${type}\ndata: ${JSON.stringify(data)}\n\n`).join('')
 }
 
 /** One line an event, the way a log reads. */

@@ -1,6 +1,6 @@
 /**
  * What a cluster is, as its owner describes it and as the service keeps it. The schemas validate requests, type the
- * code and document the API: there is one description of each thing.
+ * code and document the API: there is one description of each thing, and its `title` is its name in the contract.
  */
 import { type Static, Type } from 'typebox'
 
@@ -42,12 +42,12 @@ export const Ssh = Type.Object(
     port: Type.Optional(Type.Integer({ minimum: 1, maximum: 65535, default: 22 })),
     hostKey: Type.Optional(HostKey),
   },
-  { additionalProperties: false },
+  { additionalProperties: false, title: 'SshLogin', description: 'How the service logs in to the host.' },
 )
 
 export const NodeSpec = Type.Object(
   { name: NodeName, host: HostName, ssh: Ssh },
-  { additionalProperties: false, title: 'A node as its owner describes it' },
+  { additionalProperties: false, title: 'NodeSpec', description: 'A node as its owner describes it.' },
 )
 export type NodeSpec = Static<typeof NodeSpec>
 
@@ -71,7 +71,7 @@ export const ClusterSpec = Type.Object(
       description: 'The first becomes the primary when the cluster is built; the others its standbys.',
     }),
   },
-  { additionalProperties: false, $id: 'ClusterSpec', title: 'A cluster as its owner describes it' },
+  { additionalProperties: false, title: 'ClusterSpec', description: 'A cluster as its owner describes it.' },
 )
 export type ClusterSpec = Static<typeof ClusterSpec>
 
@@ -88,7 +88,7 @@ export const ClusterNode = Type.Object(
       Type.String({ format: 'date-time', description: 'When an operation last saw it replicate.' }),
     ),
   },
-  { additionalProperties: false, title: 'A node of a cluster' },
+  { additionalProperties: false, title: 'ClusterNode', description: 'A node of a cluster.' },
 )
 export type ClusterNode = Static<typeof ClusterNode>
 
@@ -98,7 +98,7 @@ export const Cluster = Type.Object(
     postgresVersion: PostgresVersion,
     port: Port,
     nodes: Type.Array(ClusterNode),
-    nextNodeId: Type.Integer({ minimum: 1 }),
+    nextNodeId: Type.Integer({ minimum: 1, description: 'node_id of the next node that joins.' }),
     systemIdentifier: Type.Optional(
       Type.String({ description: 'PostgreSQL’s own identifier of this database cluster, known once it was built.' }),
     ),
@@ -106,7 +106,11 @@ export const Cluster = Type.Object(
     builtAt: Type.Optional(Type.String({ format: 'date-time', description: 'When a bootstrap first succeeded.' })),
     version: Type.Integer({ description: 'Grows with every change of this record.' }),
   },
-  { additionalProperties: false, $id: 'Cluster', title: 'A cluster' },
+  {
+    additionalProperties: false,
+    title: 'Cluster',
+    description: 'A cluster as it was described. Who is primary is in its status, which is read from the servers.',
+  },
 )
 export type Cluster = Static<typeof Cluster>
 

@@ -2,11 +2,17 @@
  * From what each server says of itself to what the cluster is. Pure: observations in, status out. Who is primary is
  * read from the servers, never from the store.
  */
-import { type Static, Type } from 'typebox'
+import { type Static, type TSchema, Type } from 'typebox'
 import { lagBytes, laterLsn, parseLsn } from './lsn.js'
 import type { Cluster } from './model.js'
 
-const nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Union([schema, Type.Null()])
+/** `type: [string, null]` where the schema is of one simple type, which reads better in the contract than a union. */
+const nullable = <T extends TSchema & { type?: string }>(schema: T) =>
+  Type.Unsafe<Static<T> | null>(
+    schema.type === undefined || schema.type === 'object'
+      ? { anyOf: [schema, { type: 'null' }] }
+      : { ...schema, type: [schema.type, 'null'] },
+  )
 
 /** What one PostgreSQL server answered; times are read on the server, ages are in milliseconds. */
 export interface Observation {
@@ -35,8 +41,12 @@ export const NodeStatus = Type.Object(
   {
     name: Type.String(),
     host: Type.String(),
-    role: Type.Enum(['primary', 'standby', 'unknown']),
+    role: Type.Enum(['primary', 'standby', 'unknown'], {
+      title: 'NodeRole',
+      description: 'As the server itself says.',
+    }),
     state: Type.Enum(['running', 'streaming', 'catching_up', 'detached', 'unreachable', 'foreign'], {
+      title: 'NodeState',
       description:
         'running: a primary that answers. streaming, catching_up: a standby that follows. detached: a standby without ' +
         'a stream. unreachable: no answer. foreign: it answers, but is another database cluster.',
@@ -51,41 +61,52 @@ export const NodeStatus = Type.Object(
     syncState: nullable(Type.String({ examples: ['async'] })),
     slot: nullable(
       Type.Object(
-        { name: Type.String(), active: Type.Boolean(), retainedBytes: nullable(Type.Integer()) },
-        { additionalProperties: false },
+        {
+          name: Type.String(),
+          active: Type.Boolean(),
+          retainedBytes: nullable(Type.Integer({ description: 'WAL that the primary keeps for it.' })),
+        },
+        {
+          additionalProperties: false,
+          title: 'ReplicationSlot',
+          description: 'The slot on the primary that keeps WAL for this standby.',
+        },
       ),
     ),
     serverVersion: nullable(Type.String({ examples: ['15.18'] })),
     startedAt: nullable(Type.String({ format: 'date-time' })),
     problem: nullable(Type.String({ description: 'What is wrong with this node, in words.' })),
   },
-  { additionalProperties: false, title: 'One node as it answered just now' },
+  { additionalProperties: false, title: 'NodeStatus', description: 'One node as it answered just now.' },
 )
 export type NodeStatus = Static<typeof NodeStatus>
 
 export const Diagnosis = Type.Object(
   {
-    code: Type.Enum([
-      'healthy',
-      'not_built',
-      'standby_down',
-      'standby_detached',
-      'no_primary',
-      'primary_unreachable_from_here',
-      'two_primaries',
-      'unreachable',
-      'foreign_node',
-    ]),
-    detail: Type.String(),
+    code: Type.Enum(
+      [
+        'healthy',
+        'not_built',
+        'standby_down',
+        'standby_detached',
+        'no_primary',
+        'primary_unreachable_from_here',
+        'two_primaries',
+        'unreachable',
+        'foreign_node',
+      ],
+      { title: 'DiagnosisCode', description: 'For programs; more may come, so take an unknown one for "not healthy".' },
+    ),
+    detail: Type.String({ description: 'The same for people.' }),
   },
-  { additionalProperties: false },
+  { additionalProperties: false, title: 'Diagnosis', description: 'What the answers of all nodes mean together.' },
 )
 export type Diagnosis = Static<typeof Diagnosis>
 
 export const ClusterStatus = Type.Object(
   {
     cluster: Type.String(),
-    primary: nullable(Type.String()),
+    primary: nullable(Type.String({ description: 'Name of the one node that accepts writes.' })),
     timeline: nullable(Type.Integer()),
     systemIdentifier: nullable(Type.String()),
     diagnosis: Diagnosis,
@@ -93,7 +114,7 @@ export const ClusterStatus = Type.Object(
     observedAt: Type.String({ format: 'date-time' }),
     operation: nullable(Type.String({ description: 'The operation that is changing this cluster now.' })),
   },
-  { additionalProperties: false, $id: 'ClusterStatus', title: 'A cluster as its servers answered just now' },
+  { additionalProperties: false, title: 'ClusterStatus', description: 'A cluster as its servers answered just now.' },
 )
 export type ClusterStatus = Static<typeof ClusterStatus>
 

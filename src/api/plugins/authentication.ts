@@ -19,14 +19,14 @@ export const authenticationPlugin = fp<{ tokens: TokenStore }>(
     app.decorateRequest('principal', null)
     app.addHook('onRoute', route => {
       // Pages of a plugin, static: they call the API with the token that their reader enters.
-      if (route.url.startsWith('/docs')) route.config = { ...route.config, access: 'public' }
+      if (route.url === '/docs' || route.url.startsWith('/docs/')) route.config = { ...route.config, access: 'public' }
       if (route.config?.access === undefined)
         throw new Error(`${String(route.method)} ${route.url} does not say who may call it`)
     })
     app.addHook('onRequest', async request => {
       if (request.routeOptions.config.access === 'public' || request.is404) return
-      const [scheme, token] = (request.headers.authorization ?? '').split(' ')
-      if (scheme?.toLowerCase() !== 'bearer' || !token) {
+      const token = /^bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1]
+      if (token === undefined) {
         throw new ProblemError('unauthorized', 'Send the header "Authorization: Bearer <token>".')
       }
       const principal = await tokens.verify(token)

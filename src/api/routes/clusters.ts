@@ -1,5 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { type TObject, Type } from 'typebox'
+import { Type } from 'typebox'
 import {
   Cluster,
   ClusterName,
@@ -11,24 +11,36 @@ import {
 } from '../../cluster/model.js'
 import { ClusterStatus } from '../../cluster/status.js'
 import { Operation, PlanPreview } from '../../operations/operation.js'
+import {
+  exampleCluster,
+  exampleNewCluster,
+  exampleNode,
+  exampleOperation,
+  examplePlan,
+  exampleSpec,
+  exampleStatus,
+} from '../examples.js'
 import { ProblemError } from '../problems.js'
 import {
   abortedWith,
   accepted,
+  answer,
   ChangeQuery,
   COMMON,
-  json,
-  jsonOrText,
+  LOCATION_OF_OPERATION,
+  NoQuery,
   OF_OPERATIONS,
+  oneOf,
+  PREFERENCE_APPLIED,
+  PreferHeader,
   problemResponses,
-  ref,
+  sendEither,
   startOperation,
   WITH_BODY,
   waitSeconds,
-  wantsText,
 } from '../responses.js'
 import type { Services } from '../services.js'
-import { clustersText, planText, statusText } from '../text.js'
+import { clustersText, clusterText, planText, statusText } from '../text.js'
 import { confirmHostKeys } from './host-keys.js'
 
 const ClusterParams = Type.Object({ cluster: ClusterName }, { additionalProperties: false })
@@ -42,27 +54,27 @@ const NewCluster = Type.Object(
   },
   {
     additionalProperties: false,
-    examples: [
-      {
-        name: 'orders',
-        postgresVersion: 15,
-        nodes: [
-          {
-            name: 'pg1',
-            host: '192.0.2.11',
-            ssh: { user: 'admin', hostKey: 'SHA256:kL4Sd0mNsCXzAVEoGUfOTlZeIkoQbBFNrHqJCrW9yZQ' },
-          },
-          {
-            name: 'pg2',
-            host: '192.0.2.12',
-            ssh: { user: 'admin', hostKey: 'SHA256:0cJcDkqtXqLLQm4vC5e9j3Z4aV9zW2h5aX8oLwq2YhE' },
-          },
-        ],
-        bootstrap: true,
-      },
-    ],
+    title: 'NewCluster',
+    description: 'A cluster as its owner describes it, and whether to build it.',
+    'x-examples': {
+      describe: { summary: 'Describe it, build it later', value: exampleSpec },
+      build: { summary: 'Describe it and build it', value: { ...exampleSpec, bootstrap: true } },
+    },
   },
 )
+
+const NewNode = Type.Object(NodeSpec.properties, {
+  ...NodeSpec,
+  'x-examples': { standby: { summary: 'A standby', value: exampleNode('pg3') } },
+})
+
+const ClusterList = Type.Object(
+  { items: Type.Array(Cluster) },
+  { additionalProperties: false, title: 'ClusterList', description: 'All clusters, by name.' },
+)
+
+const PLANNED = { summary: 'Dry run: the plan', value: examplePlan }
+const SUCCEEDED = { summary: 'It succeeded while you waited', value: exampleOperation('succeeded') }
 
 export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   const { store } = services
@@ -87,17 +99,28 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
           'and the answer is the plan.',
         body: NewCluster,
         querystring: ChangeQuery,
+        headers: PreferHeader,
         response: {
-          200: {
-            description:
-              'The plan (dry run), the operation (it succeeded while you waited), or the cluster (it was described before).',
-            content: {
-              'application/json': { schema: Type.Union([ref(PlanPreview), ref(Operation), ref(Cluster)]) },
-              'text/plain': { schema: Type.String() },
+          200: answer(
+            'The plan (dry run), the operation (it succeeded while you waited), or the cluster (it was described before).',
+            oneOf(PlanPreview, Operation, Cluster),
+            {
+              headers: {
+                location: { type: 'string', description: 'Path of the operation or of the cluster; not on a dry run.' },
+                ...PREFERENCE_APPLIED,
+              },
+              examples: {
+                plan: PLANNED,
+                succeeded: SUCCEEDED,
+                known: { summary: 'It was described before', value: exampleCluster },
+              },
+              text: planText(examplePlan),
             },
-          },
-          201: json('Described, not built.', ref(Cluster), {
-            location: { description: 'The cluster.', schema: { type: 'string' } },
+          ),
+          201: answer('Described, not built.', Cluster, {
+            headers: { location: { type: 'string', description: 'Path of the cluster.' } },
+            example: exampleNewCluster,
+            text: clusterText(exampleNewCluster),
           }),
           202: accepted,
           ...problemResponses(
@@ -107,7 +130,6 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
             'cluster-busy',
             'inconsistent',
             'host-key-unconfirmed',
-            'host-unreachable',
           ),
         },
       },
@@ -128,8 +150,8 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
       }
       const described = existing ?? newCluster(spec, new Date().toISOString())
       if (dryRun) {
-        const plan = await services.preview({ type: 'bootstrap-cluster', cluster: described }, abortedWith(request))
-        return wantsText(request) ? reply.type('text/plain; charset=utf-8').send(planText(plan)) : reply.send(plan)
+        const plan = await services.preview({ type: 'bootstrap-cluster', cluster: described }, abortedWith(reply))
+        return sendEither(request, reply, plan, planText)
       }
       const isNew = !existing && (await store.clusters.create(described))
       if (!isNew && !describes(spec, await find(spec.name))) {
@@ -143,13 +165,12 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
           type: 'bootstrap-cluster',
           cluster: spec.name,
           input: {},
-          wait: waitSeconds(request, request.query),
+          wait: waitSeconds(request, reply, request.query),
         })
       }
-      return reply
-        .code(isNew ? 201 : 200)
-        .header('location', `/v1/clusters/${spec.name}`)
-        .send(isNew ? described : await find(spec.name))
+      const cluster = isNew ? described : await find(spec.name)
+      reply.code(isNew ? 201 : 200).header('location', `/v1/clusters/${spec.name}`)
+      return sendEither(request, reply, cluster, clusterText)
     },
   )
 
@@ -163,20 +184,19 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         summary: 'List the clusters',
         description:
           'All clusters by name, as they were described. Who is primary is in the status, which is read from the servers.',
+        querystring: NoQuery,
         response: {
-          200: jsonOrText(
-            'The clusters.',
-            Type.Object({ items: Type.Array(ref(Cluster)) }, { additionalProperties: false }),
-          ),
+          200: answer('The clusters.', ClusterList, {
+            example: { items: [exampleCluster] },
+            text: clustersText([exampleCluster]),
+          }),
           ...problemResponses(...COMMON),
         },
       },
     },
     async (request, reply) => {
       const items = await store.clusters.list()
-      return wantsText(request)
-        ? reply.type('text/plain; charset=utf-8').send(clustersText(items))
-        : reply.send({ items })
+      return sendEither(request, reply, { items }, list => clustersText(list.items))
     },
   )
 
@@ -188,12 +208,16 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         operationId: 'getCluster',
         tags: ['clusters'],
         summary: 'Read a cluster’s description',
-        description: 'The record of one cluster.',
+        description: 'The record of one cluster: its nodes, how to reach them, when it was built.',
         params: ClusterParams,
-        response: { 200: json('The cluster.', ref(Cluster)), ...problemResponses(...COMMON, 'not-found') },
+        querystring: NoQuery,
+        response: {
+          200: answer('The cluster.', Cluster, { example: exampleCluster, text: clusterText(exampleCluster) }),
+          ...problemResponses(...COMMON, 'not-found'),
+        },
       },
     },
-    async (request, reply) => reply.send(await find(request.params.cluster)),
+    async (request, reply) => sendEither(request, reply, await find(request.params.cluster), clusterText),
   )
 
   app.get(
@@ -207,15 +231,19 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         description:
           'Asks every node just now, side by side, with a time limit each: one that hangs costs the answer nothing but its own row.',
         params: ClusterParams,
+        querystring: NoQuery,
         response: {
-          200: jsonOrText('As the servers answered.', ref(ClusterStatus)),
+          200: answer('As the servers answered.', ClusterStatus, {
+            example: exampleStatus,
+            text: statusText(exampleStatus),
+          }),
           ...problemResponses(...COMMON, 'not-found'),
         },
       },
     },
     async (request, reply) => {
-      const status = await services.observe(await find(request.params.cluster), abortedWith(request))
-      return wantsText(request) ? reply.type('text/plain; charset=utf-8').send(statusText(status)) : reply.send(status)
+      const status = await services.observe(await find(request.params.cluster), abortedWith(reply))
+      return sendEither(request, reply, status, statusText)
     },
   )
 
@@ -230,16 +258,22 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         description:
           'Prepares a bare host, clones the primary onto it, starts it, registers it, and proves that it replicates.',
         params: ClusterParams,
-        body: NodeSpec as TObject<typeof NodeSpec.properties>,
+        body: NewNode,
         querystring: ChangeQuery,
+        headers: PreferHeader,
         response: {
-          200: {
-            description: 'The plan (dry run), or the operation (it succeeded while you waited).',
-            content: {
-              'application/json': { schema: Type.Union([ref(PlanPreview), ref(Operation)]) },
-              'text/plain': { schema: Type.String() },
+          200: answer(
+            'The plan (dry run), or the operation (it succeeded while you waited).',
+            oneOf(PlanPreview, Operation),
+            {
+              headers: {
+                location: { ...LOCATION_OF_OPERATION, description: 'Path of the operation; not on a dry run.' },
+                ...PREFERENCE_APPLIED,
+              },
+              examples: { plan: PLANNED, succeeded: SUCCEEDED },
+              text: planText(examplePlan),
             },
-          },
+          ),
           202: accepted,
           ...problemResponses(
             ...WITH_BODY,
@@ -250,7 +284,6 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
             'node-exists',
             'inconsistent',
             'host-key-unconfirmed',
-            'host-unreachable',
           ),
         },
       },
@@ -266,33 +299,35 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
       }
       const namesake = cluster.nodes.find(({ name }) => name === node.name)
       const others = cluster.nodes.filter(({ name }) => name !== node.name)
-      const errors = inconsistencies([...others, node]).map(({ detail }) => ({ pointer: '/host', detail }))
-      if (errors.length > 0)
-        throw new ProblemError('inconsistent', errors.map(({ detail }) => detail).join(' '), { errors })
-      await confirmHostKeys(services, [node], () => '/ssh/hostKey')
       const { hostKey, port = 22, user } = node.ssh
       if (
         namesake &&
         (namesake.host !== node.host ||
-          namesake.ssh.hostKey !== hostKey ||
           namesake.ssh.port !== port ||
-          namesake.ssh.user !== user)
+          namesake.ssh.user !== user ||
+          (hostKey !== undefined && namesake.ssh.hostKey !== hostKey))
       ) {
         throw new ProblemError(
           'node-exists',
-          `${node.name} is a node of ${cluster.name} already, on ${namesake.host}. Choose another name.`,
+          `${node.name} is a node of ${cluster.name} already: ${namesake.ssh.user}@${namesake.host}, port ${namesake.ssh.port}, host key ${namesake.ssh.hostKey}. Choose another name, or repeat it as it is there.`,
         )
       }
+      const neighbour = others.find(({ host }) => host === node.host)
+      if (neighbour) {
+        const detail = `${node.host} is the host of ${neighbour.name} already; one node a host.`
+        throw new ProblemError('inconsistent', detail, { errors: [{ pointer: '/host', detail }] })
+      }
+      await confirmHostKeys(services, [node], () => '/ssh/hostKey')
       if (request.query.dryRun) {
-        const plan = await services.preview({ type: 'add-standby', cluster, node }, abortedWith(request))
-        return wantsText(request) ? reply.type('text/plain; charset=utf-8').send(planText(plan)) : reply.send(plan)
+        const plan = await services.preview({ type: 'add-standby', cluster, node }, abortedWith(reply))
+        return sendEither(request, reply, plan, planText)
       }
       return startOperation(services, request, reply, {
         type: 'add-standby',
         cluster: cluster.name,
         node: node.name,
         input: { node },
-        wait: waitSeconds(request, request.query),
+        wait: waitSeconds(request, reply, request.query),
       })
     },
   )

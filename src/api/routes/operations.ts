@@ -4,22 +4,34 @@ import { Type } from 'typebox'
 import { ClusterName } from '../../cluster/model.js'
 import { isFinal, Operation, OperationId } from '../../operations/operation.js'
 import type { OperationEvent } from '../../store/operations.js'
+import { exampleEvents, exampleOperation } from '../examples.js'
 import { ProblemError } from '../problems.js'
 import {
   abortedWith,
+  answer,
   awaitOperation,
   COMMON,
-  jsonOrText,
+  NoQuery,
+  PREFERENCE_APPLIED,
+  PreferHeader,
   problemResponses,
-  ref,
+  sendEither,
+  textOnly,
   WaitQuery,
   waitSeconds,
-  wantsText,
 } from '../responses.js'
 import type { Services } from '../services.js'
-import { logLine, operationsText, operationText } from '../text.js'
+import { eventsText, logLine, operationsPageText, operationsText, operationText } from '../text.js'
 
 const OperationParams = Type.Object({ id: OperationId }, { additionalProperties: false })
+const OperationPage = Type.Object(
+  {
+    items: Type.Array(Operation),
+    nextCursor: Type.Optional(Type.String({ description: '`cursor` of the next page; absent on the last one.' })),
+  },
+  { additionalProperties: false, title: 'OperationPage', description: 'A page of operations, newest first.' },
+)
+
 const BATCH = 500
 const STREAM_ID = /^\d{1,16}-\d{1,10}$/
 
@@ -44,20 +56,19 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
         description: 'What is being done and what was done, newest first, page by page.',
         querystring: Type.Object(
           {
-            cluster: Type.Optional(ClusterName),
-            limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, default: 20 })),
-            cursor: Type.Optional(OperationId),
+            cluster: Type.Optional(Type.String({ ...ClusterName, description: 'Only of this cluster.' })),
+            limit: Type.Optional(
+              Type.Integer({ minimum: 1, maximum: 100, default: 20, description: 'Length of the page.' }),
+            ),
+            cursor: Type.Optional(Type.String({ ...OperationId, description: '`nextCursor` of the page before.' })),
           },
           { additionalProperties: false },
         ),
         response: {
-          200: jsonOrText(
-            'A page of operations.',
-            Type.Object(
-              { items: Type.Array(ref(Operation)), nextCursor: Type.Optional(Type.String()) },
-              { additionalProperties: false },
-            ),
-          ),
+          200: answer('A page of operations.', OperationPage, {
+            example: { items: [exampleOperation('running')], nextCursor: exampleOperation('running').id },
+            text: operationsText([exampleOperation('running')]),
+          }),
           ...problemResponses(...COMMON),
         },
       },
@@ -69,9 +80,7 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
         ...(cluster === undefined ? {} : { cluster }),
         ...(cursor === undefined ? {} : { before: cursor }),
       })
-      return wantsText(request)
-        ? reply.type('text/plain; charset=utf-8').send(operationsText(page.items))
-        : reply.send(page)
+      return sendEither(request, reply, page, operationsPageText)
     },
   )
 
@@ -83,21 +92,38 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
         operationId: 'getOperation',
         tags: ['operations'],
         summary: 'Read an operation',
-        description: 'Always 200 with the record as it is; `?wait=60` holds the answer until it has ended.',
+        description:
+          'Always 200 with the record as it is, even of a failed operation: `state` says how it is. `?wait=60` holds the answer until it has ended.',
         params: OperationParams,
         querystring: WaitQuery,
-        response: { 200: jsonOrText('The operation.', ref(Operation)), ...problemResponses(...COMMON, 'not-found') },
+        headers: PreferHeader,
+        response: {
+          200: answer('The operation.', Operation, {
+            headers: {
+              'retry-after': {
+                type: 'integer',
+                description: 'Seconds until a look is worth while; not once it has ended.',
+              },
+              ...PREFERENCE_APPLIED,
+            },
+            examples: {
+              running: { summary: 'It runs', value: exampleOperation('running') },
+              succeeded: { summary: 'It succeeded', value: exampleOperation('succeeded') },
+              failed: { summary: 'It failed', value: exampleOperation('failed') },
+            },
+            text: operationText(exampleOperation('running')),
+          }),
+          ...problemResponses(...COMMON, 'not-found'),
+        },
       },
     },
     async (request, reply) => {
       const { id } = await find(request.params.id)
       const operation =
-        (await awaitOperation(services, id, waitSeconds(request, request.query), abortedWith(request))) ??
+        (await awaitOperation(services, id, waitSeconds(request, reply, request.query), abortedWith(reply))) ??
         (await find(id))
       if (!isFinal(operation.state)) reply.header('retry-after', 2)
-      return wantsText(request)
-        ? reply.type('text/plain; charset=utf-8').send(operationText(operation))
-        : reply.send(operation)
+      return sendEither(request, reply, operation, operationText)
     },
   )
 
@@ -105,36 +131,54 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
     '/v1/operations/:id/events',
     {
       config: { access: 'admin' },
+      // In place of the plugin's own answer, which is no problem.
+      preHandler: async request => {
+        if (request.type(['text/event-stream']) === false)
+          throw new ProblemError(
+            'not-acceptable',
+            'This is a stream of server-sent events: ask for it with "Accept: text/event-stream".',
+          )
+      },
       sse: 'only',
+      // A HEAD would wait for the end of a stream that it does not get.
+      exposeHeadRoute: false,
       schema: {
         operationId: 'followOperation',
         tags: ['operations'],
         summary: 'Follow an operation live',
         description:
-          'Server-sent events: `state`, `step`, `log` and `progress`, from the beginning or from behind `Last-Event-ID`; `end` closes the stream once the operation has ended.',
+          'Server-sent events: `state`, `step`, `log` and `progress`, from the beginning or from behind `Last-Event-ID`. Once the operation has ended, ' +
+          'the last event is `end`, and the stream closes; a stream that closes without it was cut off: come back with `Last-Event-ID`. ' +
+          '`data` is JSON: of `state` the state, with the result or the error; of `step` a Step; of `log` a step’s id and a line; of `progress` a step’s id and a StepProgress. ' +
+          'A comment comes every 15 seconds, so that nothing in between takes the connection for dead.',
         params: OperationParams,
+        querystring: NoQuery,
         headers: Type.Object({
-          'last-event-id': Type.Optional(Type.String({ description: 'Id of the last event that was seen.' })),
+          'last-event-id': Type.Optional(
+            Type.String({ description: 'Id of the last event that was seen.', examples: ['1795338724402-0'] }),
+          ),
         }),
         response: {
-          200: { description: 'The events.', content: { 'text/event-stream': { schema: Type.String() } } },
+          200: textOnly('The events.', eventsText(exampleEvents), 'text/event-stream'),
           ...problemResponses(...COMMON, 'not-found', 'not-acceptable'),
         },
       },
     },
     async (request, reply) => {
       const { id } = await find(request.params.id)
-      const last = request.headers['last-event-id'] ?? ''
+      const last = String(request.headers['last-event-id'] ?? '')
       if (last !== '' && !STREAM_ID.test(last))
-        throw new ProblemError('bad-request', 'Last-Event-ID is not an id of this stream.')
-      const gone = abortedWith(request)
+        throw new ProblemError('bad-request', 'Last-Event-ID is not the id of an event, such as 1795338724402-0.', {
+          errors: [{ pointer: '/last-event-id', detail: 'must be the id of an event that was seen' }],
+        })
+      const gone = abortedWith(reply)
       // A proxy that collects the answer would turn live into late.
       reply.header('x-accel-buffering', 'no')
       await reply.sse.send(
         (async function* () {
           for await (const event of eventsOf(id, last === '' ? '0-0' : last, gone))
             yield { id: event.id, event: event.type, data: event.data }
-          yield { event: 'end', data: {} }
+          yield { event: 'end', data: { state: (await find(id)).state } }
         })(),
       )
     },
@@ -167,8 +211,9 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
         description:
           'One line for each thing that happened or was printed by a host, without secrets. The last 20 000 are kept.',
         params: OperationParams,
+        querystring: NoQuery,
         response: {
-          200: { description: 'The log so far.', content: { 'text/plain': { schema: Type.String() } } },
+          200: textOnly('The log so far.', exampleEvents.map(logLine).join('\n')),
           ...problemResponses(...COMMON, 'not-found'),
         },
       },

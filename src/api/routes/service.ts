@@ -2,10 +2,20 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { PROBLEMS, type ProblemCode, ProblemError } from '../problems.js'
-import { json, problemResponses } from '../responses.js'
+import { answer, problemResponses, textOnly } from '../responses.js'
 import type { Services } from '../services.js'
 
-const Health = Type.Object({ status: Type.Literal('ok') }, { additionalProperties: false })
+const Health = Type.Object(
+  { status: Type.Literal('ok') },
+  { additionalProperties: false, title: 'Health', description: 'All is well; anything else is a problem.' },
+)
+const ok = { status: 'ok' } as const
+
+const Anything = Type.Object({}, { additionalProperties: true })
+const Contract = Type.Object(
+  { openapi: Type.String(), info: Anything, paths: Anything },
+  { additionalProperties: true, title: 'Contract', description: 'A document of OpenAPI 3.1.' },
+)
 
 export const serviceRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   app.get(
@@ -18,7 +28,10 @@ export const serviceRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         summary: 'Is the process alive?',
         description: 'Answers as long as the process does; asks nobody else.',
         security: [],
-        response: { 200: json('Alive.', Health), ...problemResponses('internal-error') },
+        response: {
+          200: answer('Alive.', Health, { example: ok }),
+          ...problemResponses('bad-request', 'internal-error'),
+        },
       },
     },
     async (_request, reply) => reply.send({ status: 'ok' }),
@@ -32,9 +45,12 @@ export const serviceRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         operationId: 'readiness',
         tags: ['service'],
         summary: 'Can it take requests?',
-        description: 'Asks the store.',
+        description: 'Asks the store, because nothing can be done without it.',
         security: [],
-        response: { 200: json('Ready.', Health), ...problemResponses('store-unavailable', 'internal-error') },
+        response: {
+          200: answer('Ready.', Health, { example: ok }),
+          ...problemResponses('bad-request', 'store-unavailable', 'internal-error'),
+        },
       },
     },
     async (_request, reply) => {
@@ -54,8 +70,10 @@ export const serviceRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         description: 'OpenAPI 3.1, made from the routes that answer.',
         security: [],
         response: {
-          200: json('The contract.', Type.Object({}, { additionalProperties: true })),
-          ...problemResponses('internal-error'),
+          200: answer('The contract.', Contract, {
+            example: { openapi: '3.1.0', info: { title: 'Understudy' }, paths: {} },
+          }),
+          ...problemResponses('bad-request', 'internal-error'),
         },
       },
     },
@@ -72,18 +90,31 @@ export const serviceRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         summary: 'What an error means',
         description: 'The page behind the `type` of a problem.',
         security: [],
-        params: Type.Object({ code: Type.String({ maxLength: 64 }) }, { additionalProperties: false }),
+        params: Type.Object(
+          {
+            code: Type.String({ maxLength: 64, description: 'The last part of `type`.', examples: ['cluster-busy'] }),
+          },
+          { additionalProperties: false },
+        ),
         response: {
-          200: { description: 'What it means and what to do.', content: { 'text/plain': { schema: Type.String() } } },
+          200: textOnly('What it means and what to do.', pageOf('cluster-busy')),
           ...problemResponses('not-found', 'bad-request', 'internal-error'),
         },
       },
     },
     async (request, reply) => {
       const { code } = request.params
-      if (!Object.hasOwn(PROBLEMS, code)) throw new ProblemError('not-found', `There is no problem ${code}.`)
-      const { status, title, about } = PROBLEMS[code as ProblemCode]
-      return reply.type('text/plain; charset=utf-8').send(`${code} (${status}): ${title}\n\n${about}\n`)
+      if (!Object.hasOwn(PROBLEMS, code))
+        throw new ProblemError(
+          'not-found',
+          `There is no problem ${code}. The contract, GET /openapi.json, names all of them.`,
+        )
+      return reply.type('text/plain; charset=utf-8').send(pageOf(code as ProblemCode))
     },
   )
+}
+
+function pageOf(code: ProblemCode): string {
+  const { status, title, about, example } = PROBLEMS[code]
+  return `${code} (${status}): ${title}\n\n${about}\n\nAn example of its detail:\n  ${example}\n`
 }
