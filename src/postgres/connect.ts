@@ -1,4 +1,5 @@
 /** SQL connections to one server: short, bounded, named, and never without a time limit. */
+import { Socket } from 'node:net'
 import pg from 'pg'
 import { OperationError } from '../operations/errors.js'
 
@@ -57,9 +58,12 @@ export async function withServer<T>(
   work: (query: Query) => Promise<T>,
 ): Promise<T> {
   options.signal?.throwIfAborted()
+  // Of our own, to be cut off: a goodbye waits for a server that may never have answered.
+  const socket = new Socket()
   const client = new pg.Client({
     ...address,
     ...credentials,
+    stream: () => socket,
     application_name: 'understudy',
     connectionTimeoutMillis: options.timeoutMs,
     statement_timeout: options.timeoutMs,
@@ -67,19 +71,21 @@ export async function withServer<T>(
   })
   // A server that goes away between two statements is heard of by the next one.
   client.on('error', () => undefined)
-  const stop = () => void client.end().catch(() => undefined)
+  const stop = () => void socket.destroy()
   options.signal?.addEventListener('abort', stop)
   try {
-    try {
-      await client.connect()
-    } catch (error) {
+    await client.connect().catch(error => {
       throw new ServerUnreachable(reasonOf(error), address, error)
-    }
+    })
     return await work(async (text, values = []) => (await client.query(text, [...values])).rows as Row[])
+  } catch (error) {
+    // Who gave up waiting has learnt nothing of the server.
+    options.signal?.throwIfAborted()
+    throw error
   } finally {
     options.signal?.removeEventListener('abort', stop)
-    // A server that hangs does not answer a goodbye either.
     await Promise.race([client.end().catch(() => undefined), new Promise(resolve => setTimeout(resolve, 500).unref())])
+    socket.destroy()
   }
 }
 

@@ -39,9 +39,13 @@ export function withoutManagedBlock(text: string): string {
   return [...lines.slice(0, begin), ...lines.slice(end + 1)].join('\n')
 }
 
+/** A host may be called "all", but its name must not let everybody in: quoted, a keyword is a name. */
+const KEYWORD = /^(all|samehost|samenet)$/i
+
 function mask(address: string): string {
   const family = isIP(address)
-  return family === 4 ? `${address}/32` : family === 6 ? `${address}/128` : address
+  if (family !== 0) return `${address}/${family === 4 ? 32 : 128}`
+  return KEYWORD.test(address) ? `"${address}"` : address
 }
 
 const unique = (values: readonly string[]) => [...new Set(values)].sort()

@@ -416,7 +416,7 @@ t.test('a cancel ends it at the next boundary', async t => {
     const cancel = new AbortController()
     const second = switchStep('second')
     const first = switchStep('first', {
-      actions: [action('one', async () => cancel.abort(reason)), action('two', async () => t.fail('not reached'))],
+      actions: [action('one', async () => cancel.abort(reason)), action('two', async () => void t.fail('not reached'))],
     })
     const journal = memoryJournal()
     const failure = await failureOfRun(
@@ -449,7 +449,7 @@ t.test('a worker that stops leaves at the next boundary, and nothing is written 
   const draining = new AbortController()
   const first = switchStep('first')
   const interrupted = switchStep('interrupted', {
-    actions: [action('one', async () => draining.abort()), action('two', async () => t.fail('not reached'))],
+    actions: [action('one', async () => draining.abort()), action('two', async () => void t.fail('not reached'))],
   })
   const last = switchStep('last')
   const journal = memoryJournal()
