@@ -1,0 +1,6 @@
+#!/bin/sh
+# npm test: from a bare checkout to the results of every ring. test/run.ts runs them and counts.
+set -eu
+cd "$(dirname "$0")/.."
+sh lab/prepare.sh redis-server openssh-server sudo postgresql-15 postgresql-15-repmgr procps
+exec node dist/test/run.js "$@"
