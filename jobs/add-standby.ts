@@ -3,6 +3,7 @@ import { stage } from '../src/operations/step.js'
 import { defineOperation } from './define-operation.js'
 import { findPrimary, PrimaryUnclear } from './find-primary.js'
 import { recordMembers } from './record-members.js'
+import { tellOfAbsent } from './steps/absent.js'
 import { grantAccess, passFileStep } from './steps/access.js'
 import { prepareHost } from './steps/prepare-host.js'
 import { proveReplication } from './steps/proof.js'
@@ -19,6 +20,8 @@ export const addStandby = defineOperation({
       nextNodeId: cluster.nextNodeId + 1,
     }
   },
+  // A standby is often added because another one is gone.
+  mayBeAbsent: (node, { node: joining }) => node.name !== joining.name,
   plan(bench, input) {
     const primary = findPrimary(bench)
     if (!bench.found(primary).server.running) {
@@ -28,7 +31,7 @@ export const addStandby = defineOperation({
       )
     }
     const joining = bench.cluster.nodes.filter(({ name }) => name === input.node.name)
-    const members = bench.cluster.nodes.filter(node => !joining.includes(node))
+    const members = bench.cluster.nodes.filter(node => !joining.includes(node) && !bench.absent.has(node.name))
     return [
       stage(
         'prepare the host, and let it in',
@@ -36,7 +39,7 @@ export const addStandby = defineOperation({
         ...members.map(node => [grantAccess(bench, node), passFileStep(bench, node)]),
       ),
       stage('make the standby', ...joining.map(node => makeStandby(bench, node, primary))),
-      stage('prove it', [proveReplication(bench, primary, joining)]),
+      stage('prove it', [...tellOfAbsent(bench), proveReplication(bench, primary, joining)]),
     ]
   },
   async begin(store, { cluster }) {

@@ -1,5 +1,6 @@
 /** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
+import { HostUnreachable } from '../src/host/errors.js'
 import type { Host, HostPool } from '../src/host/host.js'
 import { checkSudo, readSystemFacts, type SystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
@@ -19,6 +20,8 @@ export interface Bench {
   readonly password: string
   host(node: ClusterNode): Host
   found(node: ClusterNode): Survey
+  /** Nodes that did not answer and that the operation can do without, with the reason. */
+  readonly absent: ReadonlyMap<string, string>
   /** Addresses under which the hosts see this service. */
   readonly controllers: readonly string[]
   /** Looks at the host again: checks do, because the survey is from before the first step. */
@@ -49,11 +52,15 @@ export class HostsNotReady extends OperationError {
   }
 }
 
-/** Looks at every host, side by side and changing nothing. Throws before anything is planned when one is not fit. */
+/**
+ * Looks at every host, side by side and changing nothing. Throws before anything is planned when one is not fit, unless
+ * it only does not answer and `mayBeAbsent` says that the operation can do without it.
+ */
 export async function openBench(
   cluster: Cluster,
   password: string,
   pool: HostPool,
+  mayBeAbsent: (node: ClusterNode) => boolean,
   signal: AbortSignal,
 ): Promise<Bench> {
   const layout = debianLayout(cluster.postgresVersion)
@@ -77,11 +84,17 @@ export async function openBench(
     return { system, server: await inspect(node, signal) }
   }
   const surveys = await Promise.allSettled(cluster.nodes.map(survey))
+  const absent = new Map<string, string>()
   const failures = surveys.flatMap((result, index) => {
-    if (result.status === 'fulfilled') return []
+    const node = cluster.nodes[index]
+    if (result.status === 'fulfilled' || !node) return []
     // Not an answer of a host but a fault of ours: it must not be dressed up as one.
     if (!(result.reason instanceof OperationError)) throw result.reason
-    return [{ node: cluster.nodes[index]?.name ?? '', error: result.reason }]
+    if (result.reason instanceof HostUnreachable && mayBeAbsent(node)) {
+      absent.set(node.name, result.reason.message)
+      return []
+    }
+    return [{ node: node.name, error: result.reason }]
   })
   const [first, second] = failures
   if (first) throw second ? new HostsNotReady(failures) : first.error
@@ -101,8 +114,9 @@ export async function openBench(
     password,
     host,
     found,
+    absent,
     inspect,
-    controllers: cluster.nodes.map(node => found(node).system.controllerAddress),
+    controllers: [...byNode.values()].map(({ system }) => system.controllerAddress),
     ask: (node, options, work) =>
       withServer(
         { host: node.host, port: cluster.port },

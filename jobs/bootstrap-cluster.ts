@@ -11,6 +11,7 @@ import { makeStandby } from './steps/standby.js'
 export const bootstrapCluster = defineOperation({
   type: 'bootstrap-cluster',
   target: cluster => cluster,
+  mayBeAbsent: () => false,
   plan(bench) {
     const primary = findPrimary(bench)
     const standbys = bench.cluster.nodes.filter(node => node !== primary)

@@ -1,5 +1,5 @@
 /** What an operation is to the worker: how its plan is made, and what is recorded around it. */
-import type { Cluster, NodeSpec } from '../src/cluster/model.js'
+import type { Cluster, ClusterNode, NodeSpec } from '../src/cluster/model.js'
 import type { OperationType } from '../src/operations/operation.js'
 import type { Plan } from '../src/operations/step.js'
 import type { Store } from '../src/store/store.js'
@@ -15,6 +15,8 @@ export interface OperationDefinition<T extends OperationType> {
   type: T
   /** The cluster as it will be: with a node that is to be added. Nothing is stored yet. */
   target(cluster: Cluster, input: OperationInputs[T]): Cluster
+  /** Whether it can be done while this node does not answer. */
+  mayBeAbsent(node: ClusterNode, input: OperationInputs[T]): boolean
   /** The same steps with the same ids whenever it is asked again; throws where the operation must be refused. */
   plan(bench: Bench, input: OperationInputs[T]): Plan
   /** Once the plan stands and before its first step. */

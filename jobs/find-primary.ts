@@ -61,11 +61,12 @@ export function refuseForeign(bench: Pick<Bench, 'cluster' | 'layout'>, node: Cl
 }
 
 /** The primary as it is, or the node that is to become it where nothing was built yet. */
-export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found'>): ClusterNode {
+export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 'absent'>): ClusterNode {
   const { cluster } = bench
+  const present = cluster.nodes.filter(({ name }) => !bench.absent.has(name))
   const state = (node: ClusterNode) => bench.found(node).server
-  for (const node of cluster.nodes) refuseForeign(bench, node, state(node))
-  const inUse = cluster.nodes.filter(node => state(node).marker?.state === 'in-use')
+  for (const node of present) refuseForeign(bench, node, state(node))
+  const inUse = present.filter(node => state(node).marker?.state === 'in-use')
   const names = (nodes: readonly ClusterNode[]) => nodes.map(({ name }) => name).join(' and ')
 
   const running = inUse.filter(node => state(node).inRecovery === false)
@@ -73,6 +74,12 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found'>):
     throw new PrimaryUnclear(
       `${names(running)} both accept writes.`,
       'Decide which one is right, and stop the other before anything else.',
+    )
+  }
+  if (running.length === 0 && bench.absent.size > 0) {
+    throw new PrimaryUnclear(
+      `No node that answers is a running primary, and ${[...bench.absent.keys()].join(' and ')} does not answer.`,
+      `Bring it back first, or look at who is the primary: ${[...bench.absent.values()].join(' ')}`,
     )
   }
   // A stopped server without standby.signal would start as a primary. One is the primary that somebody stopped; two are a question.

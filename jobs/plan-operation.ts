@@ -33,7 +33,13 @@ export async function planOperation<T extends OperationType>(
   const password = dryRun
     ? ((await store.secrets.get(name)) ?? makePassword())
     : await store.secrets.getOrCreate(name, makePassword)
-  const bench = await openBench(definition.target(cluster, input), password, pool, signal)
+  const bench = await openBench(
+    definition.target(cluster, input),
+    password,
+    pool,
+    node => definition.mayBeAbsent(node, input),
+    signal,
+  )
   return {
     plan: definition.plan(bench, input),
     bench,

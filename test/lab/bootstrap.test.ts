@@ -238,6 +238,23 @@ t.test('bare hosts become a replicating cluster, and one more standby', { timeou
     t.equal(body.diagnosis.code, 'standby_down')
     t.equal(body.nodes.find(({ name }) => name === 'pg3')?.state, 'unreachable')
     t.equal(body.nodes.find(({ name }) => name === 'pg2')?.state, 'streaming')
+  })
+
+  await t.test('a standby can be added while another one is away, and the journal says who was left out', async t => {
+    const [pg5] = await addHosts(['pg5'])
+    if (!pg5) throw new Error('no host')
+    const { body } = await service.call<Operation>('POST', '/v1/clusters/orders/nodes', { body: node(pg5) })
+    const operation = await ended(() => service, body.id)
+    t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+    t.match(operation.steps.find(({ id }) => id === 'pg3/absent')?.note, /cannot be reached.*Once it is back/)
     await lab.linkUp('pg3')
+    const all = (await lab.hosts()).map(node)
+    const again = await service.call<Operation>('POST', '/v1/clusters?wait=60', { body: { ...cluster, nodes: all } })
+    t.equal(again.body.state, 'succeeded')
+    t.same(
+      again.body.steps.filter(({ state }) => state === 'changed').map(({ id }) => id),
+      ['pg3/access', 'pg3/pass-file'],
+      'once it is back, it is told',
+    )
   })
 })
