@@ -174,6 +174,9 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
       const gone = abortedWith(reply)
       // A proxy that collects the answer would turn live into late.
       reply.header('x-accel-buffering', 'no')
+      // Now and not with the first event: who resumes where nothing happens must see that it is connected.
+      reply.sse.sendHeaders()
+      reply.raw.flushHeaders()
       await reply.sse.send(
         (async function* () {
           for await (const event of eventsOf(id, last === '' ? '0-0' : last, gone))
