@@ -1,0 +1,40 @@
+import { readFile, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import t from 'tap'
+import { settingsSchema } from '../src/config.js'
+
+const read = (file: string) => readFile(file, 'utf8')
+
+t.test('every setting is documented, with its default', async t => {
+  const rows = (await read('docs/settings.md')).split('\n').filter(line => line.startsWith('| `'))
+  for (const [name, schema] of Object.entries(settingsSchema.properties)) {
+    const row = rows.find(line => line.startsWith(`| \`${name}\` |`))
+    t.ok(row, `${name} has a row`)
+    const { default: value } = schema as { default?: unknown }
+    const cell = row?.split('|')[2]?.trim()
+    if (value !== undefined) t.equal(cell, `\`${value}\``, `the default of ${name}`)
+  }
+})
+
+t.test('every way in which an operation can fail is documented', async t => {
+  const docs = await read('docs/operations.md')
+  const codes = new Set<string>()
+  for (const folder of ['src', 'jobs']) {
+    for (const file of await readdir(folder, { recursive: true })) {
+      if (!file.endsWith('.ts')) continue
+      const text = await read(join(folder, file))
+      for (const [, code] of text.matchAll(/\bcode: '([a-z]+(?:-[a-z]+)+)',\n\s+outcome/g)) if (code) codes.add(code)
+    }
+  }
+  t.ok(codes.size > 15, 'the search finds them')
+  for (const code of codes) t.ok(docs.includes(`\`${code}\``), code)
+})
+
+t.test('the pages link to what is there', async t => {
+  for (const file of ['README.md', ...(await readdir('docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)]) {
+    for (const [, target] of (await read(file)).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
+      const path = join(file, '..', target ?? '')
+      await t.resolves(read(path).catch(() => readdir(path)), `${file} → ${target}`)
+    }
+  }
+})
