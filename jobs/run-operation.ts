@@ -2,7 +2,7 @@
 import type { HostPool } from '../src/host/host.js'
 import type { Logger } from '../src/logging.js'
 import { OperationError } from '../src/operations/errors.js'
-import { isFinal } from '../src/operations/operation.js'
+import { isFinal, type Operation, type OperationFailure } from '../src/operations/operation.js'
 import { failureOf, PlanFailed, runPlan, WorkerGone } from '../src/operations/run-plan.js'
 import { type Turn, TurnLost } from '../src/store/operations.js'
 import type { Store } from '../src/store/store.js'
@@ -46,6 +46,29 @@ export async function runOperation(operationId: string, context: RunnerContext):
   }
 }
 
+/** Thrown when the cluster's record is not there any more. */
+class ClusterGone extends OperationError {
+  constructor(name: string) {
+    super(`There is no record of cluster ${name} any more.`, {
+      code: 'cluster-gone',
+      outcome: 'not_started',
+      remedy: 'Describe it again, then repeat the call.',
+    })
+  }
+}
+
+/**
+ * A step, or a plan, that did not start says nothing of the steps before it: "not_started" is true of an operation only
+ * where no step of any turn has changed anything.
+ */
+function withOutcome(failure: OperationFailure, operation: Operation | undefined): OperationFailure {
+  if (failure.outcome !== 'not_started') return failure
+  const others = operation?.steps.filter(({ id }) => id !== failure.step) ?? []
+  // Left behind by an earlier turn, and not looked at since.
+  if (others.some(({ state }) => state === 'running')) return { ...failure, outcome: 'unknown' }
+  return others.some(({ state }) => state === 'changed') ? { ...failure, outcome: 'failed_clean' } : failure
+}
+
 async function carryOut(
   turn: Turn,
   { store, pool, draining }: RunnerContext,
@@ -54,10 +77,11 @@ async function carryOut(
 ): Promise<void> {
   const { operationId } = turn
   const operation = await store.operations.get(operationId)
-  const cluster = operation && (await store.clusters.get(operation.cluster))
-  if (!operation || !cluster || isFinal(operation.state)) return
-  logger.info({ type: operation.type, cluster: cluster.name, turns: operation.turns }, 'operation taken up')
+  if (!operation || isFinal(operation.state)) return
+  logger.info({ type: operation.type, cluster: operation.cluster, turns: operation.turns }, 'operation taken up')
   try {
+    const cluster = await store.clusters.get(operation.cluster)
+    if (!cluster) throw new ClusterGone(operation.cluster)
     const input = (await store.operations.input(operationId)) as OperationInputs[typeof operation.type]
     const stop = AbortSignal.any([signal, draining])
     const planned = await planOperation(
@@ -85,7 +109,10 @@ async function carryOut(
     logger.info({ result }, 'operation succeeded')
   } catch (error) {
     if (error instanceof WorkerGone || error instanceof TurnLost) throw error
-    const failure = error instanceof PlanFailed ? error.failure : failureOf(error)
+    const failure = withOutcome(
+      error instanceof PlanFailed ? error.failure : failureOf(error),
+      await store.operations.get(operationId),
+    )
     if (!(error instanceof PlanFailed || error instanceof OperationError))
       logger.error({ err: error }, 'operation failed unexpectedly')
     await store.operations.finish(turn, {
