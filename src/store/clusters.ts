@@ -27,7 +27,8 @@ if not current or cjson.decode(current).version ~= tonumber(ARGV[2]) then return
 redis.call('hset', KEYS[1], ARGV[1], ARGV[3])
 return 1`
 
-const MAX_TRIES = 10
+/** Of writers side by side one wins each round, so this is also how many may write one record at once. */
+const MAX_TRIES = 100
 
 export function openClusterStore(redis: Redis): ClusterStore {
   const get = async (name: string) => {

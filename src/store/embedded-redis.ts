@@ -4,7 +4,8 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, chmod, mkdir } from 'node:fs/promises'
+import { chmod, mkdir } from 'node:fs/promises'
+import { createConnection } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 
@@ -47,20 +48,24 @@ export async function startEmbeddedRedis(
 
   let stopping = false
   let child = await launch(directory, socket)
+  let relaunched: Promise<void> = Promise.resolve()
+  const relaunch = async () => {
+    for (let delayMs = 100; !stopping; delayMs = Math.min(delayMs * 2, 5000)) {
+      try {
+        child = await launch(directory, socket)
+        supervise(child)
+        return
+      } catch (error) {
+        options.onExit?.(error instanceof Error ? error.message : String(error))
+        await sleep(delayMs)
+      }
+    }
+  }
   const supervise = (running: ChildProcess) => {
-    running.once('exit', async (code, signal) => {
+    running.once('exit', (code, signal) => {
       if (stopping) return
       options.onExit?.(`redis-server ended (${signal ?? `exit ${code}`}); starting it again`)
-      for (let delayMs = 100; !stopping; delayMs = Math.min(delayMs * 2, 5000)) {
-        try {
-          child = await launch(directory, socket)
-          supervise(child)
-          return
-        } catch (error) {
-          options.onExit?.(error instanceof Error ? error.message : String(error))
-          await sleep(delayMs)
-        }
-      }
+      relaunched = relaunch()
     })
   }
   supervise(child)
@@ -69,6 +74,8 @@ export async function startEmbeddedRedis(
     url: `unix:${socket}`,
     async stop() {
       stopping = true
+      // One that is being started just now must not be left behind.
+      await relaunched
       if (child.exitCode !== null || child.signalCode !== null) return
       const ended = once(child, 'exit')
       child.kill('SIGTERM')
@@ -120,35 +127,43 @@ async function answers(socket: string): Promise<boolean> {
   }
 }
 
-/** A service that was killed leaves its redis-server behind. The caller holds the process lock, so it is nobody's. */
+/**
+ * A service that was killed leaves its redis-server behind. The caller holds the process lock, so it is nobody's. One that
+ * is still reading its file back, or hangs, answers nothing yet: a second one on the same files would ruin them.
+ */
 async function endOrphan(socket: string): Promise<void> {
-  try {
-    await access(socket)
-  } catch {
-    return
-  }
-  if (!(await answers(socket))) return
-  const redis = probe(socket)
+  if (!(await isListenedTo(socket))) return
+  const redis = probe(socket, START_TIMEOUT_MS)
   try {
     await redis.connect()
     await redis.call('SHUTDOWN').catch(() => undefined)
+  } catch {
+    // It ended by itself in between.
   } finally {
     redis.disconnect()
   }
   const deadline = Date.now() + START_TIMEOUT_MS
-  while (await answers(socket)) {
+  while (await isListenedTo(socket)) {
     if (Date.now() > deadline)
       throw new EmbeddedRedisFailed(`one that an earlier service left behind on ${socket} does not end.`)
     await sleep(30)
   }
 }
 
-function probe(socket: string): Redis {
+function isListenedTo(socket: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const connection = createConnection(socket)
+    connection.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    connection.once('connect', () => connection.destroy())
+  })
+}
+
+function probe(socket: string, commandTimeout = 1000): Redis {
   const redis = new Redis(socket, {
     lazyConnect: true,
     retryStrategy: () => null,
     maxRetriesPerRequest: 0,
-    commandTimeout: 1000,
+    commandTimeout,
     enableReadyCheck: false,
   })
   redis.on('error', () => undefined)

@@ -113,11 +113,19 @@ redis.call('xadd', KEYS[4], 'maxlen', '~', ARGV[5], '*', 'type', 'state', 'data'
 redis.call('publish', KEYS[5], ARGV[4])
 return text`
 
+/** A worker that was taken for dead and is not, takes its operation up again where no other one has. */
 const RENEW = `
 if redis.call('hget', KEYS[1], 'epoch') ~= ARGV[2] then return 0 end
+local state = redis.call('hget', KEYS[1], 'state')
+if state ~= 'running' and state ~= 'interrupted' then return 0 end
 local holder = redis.call('get', KEYS[2])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[2], ARGV[1], 'px', ARGV[3])
+if state == 'interrupted' then
+  redis.call('hset', KEYS[1], 'state', 'running')
+  redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"running"}')
+  redis.call('publish', KEYS[4], ARGV[4])
+end
 return 1`
 
 const MARK_INTERRUPTED = `
@@ -128,10 +136,11 @@ redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"interrupted
 redis.call('publish', KEYS[4], ARGV[1])
 return 1`
 
+/** The epoch goes too: a renewal that is still under way must not bring the lease back. */
 const RELEASE = `
 if redis.call('hget', KEYS[1], 'epoch') ~= ARGV[2] then return 0 end
 redis.call('del', KEYS[2])
-redis.call('hset', KEYS[1], 'state', 'interrupted')
+redis.call('hset', KEYS[1], 'state', 'interrupted', 'epoch', '0')
 redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"interrupted"}')
 redis.call('publish', KEYS[4], ARGV[1])
 return 1`
@@ -263,12 +272,15 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
     async renew({ operationId: id, worker, epoch }, leaseMs) {
       const kept = await redis.eval(
         RENEW,
-        2,
+        4,
         keys.operation(id),
         keys.lease(id),
+        keys.events(id),
+        keys.changed,
         worker,
         String(epoch),
         String(leaseMs),
+        id,
       )
       return kept === 1
     },
@@ -334,7 +346,12 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
           return text === null ? undefined : (JSON.parse(text) as StepRecord)
         },
         step: record =>
-          write(turn, keys.steps(id), { type: 'step', data: record }, [record.id, JSON.stringify(record)]),
+          write(turn, keys.steps(id), { type: 'step', data: record }, [
+            record.id,
+            JSON.stringify(record),
+            // The last progress may have come too soon after the one before it to be written by itself.
+            ...(record.progress === undefined ? [] : [progressField(record.id), JSON.stringify(record.progress)]),
+          ]),
         log(step, line) {
           write(turn, keys.steps(id), { type: 'log', data: { step, line } }, []).catch(onError)
         },

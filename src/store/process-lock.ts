@@ -1,31 +1,42 @@
-/** One service a state directory: a file that names a process, believed only while that very process lives. */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+/**
+ * One service a state directory: a file that is locked with flock(2). The kernel lets go of it when the service ends in
+ * whatever way, and it counts between containers that share the directory too, where process ids mean nothing.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 
 /** Thrown when another living service uses the same state directory. */
 export class StateDirectoryInUse extends Error {
-  constructor(directory: string, pid: number) {
-    super(`The state directory ${directory} is in use by process ${pid}. Stop that one, or set UNDERSTUDY_STATE_DIR.`)
+  constructor(directory: string, holder: string) {
+    super(`The state directory ${directory} is in use by ${holder}. Stop that one, or set UNDERSTUDY_STATE_DIR.`)
     this.name = 'StateDirectoryInUse'
   }
 }
 
 export async function takeProcessLock(directory: string): Promise<() => Promise<void>> {
-  const path = `${directory}/service.pid`
-  const holder = await readFile(path, 'utf8').catch(() => '')
-  const [pid = 0, startedAt = ''] = holder
-    .trim()
-    .split(' ')
-    .map((part, index) => (index === 0 ? Number(part) : part)) as [number?, string?]
-  if (pid > 0 && pid !== process.pid && (await processStart(pid)) === startedAt)
-    throw new StateDirectoryInUse(directory, pid)
-  const temporary = `${path}.${process.pid}`
-  await writeFile(temporary, `${process.pid} ${await processStart(process.pid)}\n`, { mode: 0o600 })
-  await rename(temporary, path)
-  return () => rm(path, { force: true })
+  const path = `${directory}/service.lock`
+  // A number and no FileHandle, which would be closed, and the lock lost, once nobody refers to it any more.
+  const file = openSync(path, 'a', 0o600)
+  try {
+    if (!(await lock(file))) {
+      const pid = readFileSync(path, 'utf8').trim()
+      throw new StateDirectoryInUse(directory, pid === '' ? 'another process' : `process ${pid}`)
+    }
+    // For people alone. The file stays: a new one of the same name would be another lock.
+    ftruncateSync(file)
+    writeSync(file, `${process.pid}\n`)
+  } catch (error) {
+    closeSync(file)
+    throw error
+  }
+  return async () => closeSync(file)
 }
 
-/** Field 22 of /proc/PID/stat: a process id that was used again has another start time. */
-async function processStart(pid: number): Promise<string | undefined> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+/** Node cannot lock files. flock(1) locks the open file that it was given, and that file stays open here. */
+async function lock(file: number): Promise<boolean> {
+  const flock = spawn('flock', ['--nonblock', '3'], { stdio: ['ignore', 'ignore', 'ignore', file] })
+  const [code] = (await once(flock, 'exit')) as [number | null]
+  if (code !== 0 && code !== 1) throw new Error(`flock (of util-linux) ended with exit ${code}`)
+  return code === 0
 }

@@ -167,7 +167,7 @@ t.test('what is not done is done, and checked again', async t => {
     endedAt: '2026-01-01T00:00:01.000Z',
   })
   t.strictSame(journal.lines, ['a: $ switch a'])
-  t.match(result, { changedSteps: 1, unchangedSteps: 0, summary: /^1 steps changed something, 0 were done already/ })
+  t.match(result, { changedSteps: 1, unchangedSteps: 0, summary: /^1 step changed something, 0 were done already/ })
 })
 
 t.test('carried out and still not done is a failure', async t => {
@@ -290,7 +290,7 @@ t.test('proofs run every time, and count when they hold', async t => {
   ])
   const result = await runPlan([stage('s', [step])], contextWith(journal))
   t.equal(proven, 1)
-  t.match(result, { verifiedSteps: 1, changedSteps: 0, summary: /1 proofs held/ })
+  t.match(result, { verifiedSteps: 1, changedSteps: 0, summary: /1 proof held/ })
   t.match(journal.records.get('proof'), { state: 'verified', note: 'read on pg2 after 3 ms' })
   t.ok(journal.lines.includes('proof: looked'))
   t.equal(
