@@ -66,10 +66,11 @@ async function main(): Promise<void> {
     service = await startLabService(lab, { stateDirectory, detached: values.keep === true })
     say(`   listening; its admin token is in ${stateDirectory}/admin-token (0600)`)
     await build(lab, service)
-    await showHow(port, stateDirectory)
-    if (values.keep) return await keep(port, service)
+    if (values.keep) await keep(port, service)
+    showHow(port, stateDirectory)
+    if (values.keep) return
     if (values.once || !process.stdin.isTTY)
-      return say('\nThat was all (--keep leaves it running): everything is taken down again.')
+      return say('\nThere is no terminal to wait at, or --once was given, so it ends here. --keep leaves it running.')
     const server = await forward(port, service.socket)
     say('\nIt runs until you press Ctrl-C here.')
     await Promise.race([
@@ -160,7 +161,7 @@ async function follow(service: LabService, id: string): Promise<Operation> {
   }
 }
 
-async function showHow(port: number, stateDirectory: string): Promise<void> {
+function showHow(port: number, stateDirectory: string): void {
   heading('Talk to it')
   say(`
   TOKEN=$(cat ${stateDirectory}/admin-token)
@@ -172,7 +173,7 @@ async function showHow(port: number, stateDirectory: string): Promise<void> {
   a read:   npm run -s lab -- exec demo pg2 -- sudo -u postgres psql -c "SELECT * FROM greetings"
 
   the API's reference:  http://127.0.0.1:${port}/docs
-  stop it:  Ctrl-C here, or after --keep:  npm run demo -- --stop`)
+  to end it:  Ctrl-C where it runs; after --keep:  npm run demo -- --stop`)
 }
 
 interface Kept {
@@ -190,7 +191,6 @@ async function keep(port: number, service: LabService): Promise<void> {
   child.unref()
   const kept: Kept = { service: service.pid, forward: child.pid ?? -1 }
   await writeFile(keptFile(), JSON.stringify(kept))
-  say('\nIt goes on running in the background. To end it: npm run demo -- --stop')
 }
 
 async function stopKept(): Promise<void> {
