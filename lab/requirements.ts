@@ -5,7 +5,7 @@ import { command } from './command.js'
 import { hasCommand } from './packages.js'
 import { labDirectory } from './paths.js'
 
-const instead = 'Try a virtual machine with Debian 12, as root, or the docker-compose.yml.'
+const instead = 'Try a virtual machine with Debian 12, as root.'
 
 /** One plain sentence on why this system cannot run a lab, and what to do instead; undefined if it can. */
 export async function whatIsMissing(): Promise<string | undefined> {
