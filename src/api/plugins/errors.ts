@@ -129,6 +129,8 @@ function inOurWords({ code, message }: FastifyError, request: FastifyRequest): s
       return 'The body is empty. Send JSON, or leave Content-Type out.'
     case 'FST_ERR_CTP_INVALID_JSON_BODY':
       return 'The body is not JSON. Look for a missing quote, comma or bracket.'
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return `${quoted(pathOf(request))} has a part that is longer than any name.`
     case 'FST_ERR_BAD_URL':
       return `${quoted(pathOf(request))} is not a path: a % in it is not followed by two hexadecimal digits of UTF-8.`
     default:
