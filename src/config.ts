@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { parseEnv } from 'node:util'
 import { envSchema } from 'env-schema'
 import { type Static, Type } from 'typebox'
+import { redact } from './redact.js'
 
 const Settings = Type.Object({
   UNDERSTUDY_ROLES: Type.String({
@@ -114,7 +115,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   ] as const) {
     for (const [name, value] of Object.entries(values)) {
       if (value === undefined) continue
-      const known = name in Settings.properties
+      const known = Object.hasOwn(Settings.properties, name)
       if (known) given[name] = value
       else if (
         source === file ||
@@ -128,18 +129,26 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   // One by one, so that the message can name the setting and say what it may be.
   const settings: Record<string, unknown> = {}
   for (const [name, schema] of Object.entries(Settings.properties)) {
+    const text = given[name]
+    const refuse = (problem: string) => {
+      const { description } = schema as { description?: string }
+      // A URL may hold a password.
+      problems.push(`${name}: ${redact(JSON.stringify(text))} is not possible (${problem}). ${description ?? ''}`)
+    }
+    // Converted as JavaScript does, a space would be 0, and 0x50 would be 80.
+    if ('type' in schema && schema.type === 'integer' && text !== undefined && !/^-?\d+$/.test(text)) {
+      refuse('must be a whole number')
+      continue
+    }
     try {
       const single = envSchema<Record<string, unknown>>({
         schema: { type: 'object', properties: { [name]: schema } },
-        data: given[name] === undefined ? {} : { [name]: given[name] },
+        data: text === undefined ? {} : { [name]: text },
         env: false,
       })
       settings[name] = single[name]
     } catch (error) {
-      const { description } = schema as { description?: string }
-      problems.push(
-        `${name}: ${JSON.stringify(given[name])} is not possible (${(error as Error).message}). ${description ?? ''}`,
-      )
+      refuse((error as Error).message)
     }
   }
   if (problems.length > 0) throw new SettingWrong(problems)
@@ -170,9 +179,24 @@ function readSettingsFile(path: string): Record<string, string | undefined> {
   }
 }
 
+/** The setting that was probably meant: a few letters away from what was written. */
 function closest(name: string): string {
-  const near = Object.keys(Settings.properties).find(
-    known => known.startsWith(name.slice(0, 14)) && Math.abs(known.length - name.length) < 4,
-  )
-  return near === undefined ? 'See docs/settings.md for all of them.' : `Was ${near} meant?`
+  const [near] = Object.keys(Settings.properties)
+    .map(known => ({ known, distance: Math.min(distance(name, known), distance(name, `UNDERSTUDY_${known}`)) }))
+    .sort((a, b) => a.distance - b.distance)
+  return near === undefined || near.distance > 3 ? 'See docs/settings.md for all of them.' : `Was ${near.known} meant?`
+}
+
+/** Letters to insert, remove or replace (Levenshtein). */
+function distance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, index) => index)
+  for (const [at, letter] of [...from].entries()) {
+    const next = [at + 1]
+    for (let index = 1; index <= to.length; index += 1) {
+      const replaced = (row[index - 1] ?? 0) + (letter === to[index - 1] ? 0 : 1)
+      next.push(Math.min(replaced, (row[index] ?? 0) + 1, (next[index - 1] ?? 0) + 1))
+    }
+    row = next
+  }
+  return row[to.length] ?? 0
 }

@@ -1,6 +1,6 @@
 /** Structured logs: JSON lines on standard output, without secrets. */
 import { type DestinationStream, type Logger, pino } from 'pino'
-import { redact } from './redact.js'
+import { redactJson } from './redact.js'
 
 export type { Logger } from 'pino'
 
@@ -10,7 +10,7 @@ const REDACTED_PATHS = ['authorization', 'password', 'privateKey', 'token', 'mas
   `*.*.${name}`,
 ])
 
-/** By path, and then line by line: what a host printed can stand anywhere in a message. */
+/** By path, and then string by string: what a host printed can stand anywhere in a message. */
 export function makeLogger(level: string, destination?: DestinationStream): Logger {
   return pino(
     {
@@ -18,7 +18,7 @@ export function makeLogger(level: string, destination?: DestinationStream): Logg
       base: { pid: process.pid },
       timestamp: pino.stdTimeFunctions.isoTime,
       redact: { paths: [...REDACTED_PATHS, 'req.headers.authorization'], censor: '[redacted]' },
-      hooks: { streamWrite: line => redact(line) },
+      hooks: { streamWrite: line => redactJson(line) },
     },
     destination ?? pino.destination({ sync: true }),
   )

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { chmod, link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import type { Identity } from './host/host.js'
 import { generateIdentity, publicKeyOf } from './host/identity.js'
-import { looksLikeToken, type TokenStore } from './store/tokens.js'
+import { looksLikeToken, makeToken, type TokenStore } from './store/tokens.js'
 
 /** Thrown when a file that the service lives by cannot be used. */
 export class StateFileUnusable extends Error {
@@ -70,15 +70,15 @@ export async function ensureAdminToken(
 ): Promise<{ file: string; created: string | undefined }> {
   const file = `${stateDirectory}/admin-token`
   if (!(await tokens.isEmpty())) return { file, created: undefined }
-  const kept = (await readFile(file, 'utf8').catch(() => '')).trim()
-  if (looksLikeToken(kept)) {
-    await tokens.adopt('admin', kept)
-    return { file, created: undefined }
+  const made = makeToken()
+  let token = (await readOrMake(file, () => `${made}\n`)).trim()
+  if (!looksLikeToken(token)) {
+    await rm(file, { force: true })
+    token = (await readOrMake(file, () => `${made}\n`)).trim()
   }
-  const created = await tokens.create('admin')
-  await rm(file, { force: true })
-  await writeFile(file, `${created}\n`, { mode: 0o600, flag: 'wx' })
-  return { file, created }
+  // The file first: a token that only the store knew, after a crash in between, would let nobody in.
+  await tokens.adopt('admin', token)
+  return { file, created: token === made ? made : undefined }
 }
 
 async function read(path: string, setting: string): Promise<string> {
@@ -96,11 +96,15 @@ async function readOrMake(path: string, make: () => string): Promise<string> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw new StateFileUnusable(path, 'cannot be read', error)
   }
-  const temporary = `${path}.${process.pid}`
-  await writeFile(temporary, make(), { mode: 0o600 })
-  await link(temporary, path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error
-  })
-  await rm(temporary)
+  // Not the process id: two containers that share the directory both have 1.
+  const temporary = `${path}.${randomBytes(8).toString('hex')}`
+  try {
+    await writeFile(temporary, make(), { mode: 0o600, flush: true })
+    await link(temporary, path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    })
+  } finally {
+    await rm(temporary, { force: true })
+  }
   return readFile(path, 'utf8')
 }

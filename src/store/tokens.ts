@@ -38,7 +38,7 @@ export function openTokenStore(redis: Redis, now: () => Date = () => new Date())
   return {
     adopt,
     async create(name) {
-      const token = `und_${ulid().toLowerCase()}_${randomBytes(32).toString('base64url')}`
+      const token = makeToken()
       await adopt(name, token)
       return token
     },
@@ -54,6 +54,9 @@ export function openTokenStore(redis: Redis, now: () => Date = () => new Date())
     isEmpty: async () => (await redis.hlen(keys.tokens)) === 0,
   }
 }
+
+/** A new token. Nobody knows it until it is adopted. */
+export const makeToken = () => `und_${ulid().toLowerCase()}_${randomBytes(32).toString('base64url')}`
 
 const digest = (token: string) => createHash('sha256').update(token).digest('hex')
 
