@@ -17,7 +17,8 @@ import { bringUpLab, type Lab, takeLabDown, whatIsMissing } from './lab.js'
 import { labDirectory } from './paths.js'
 import { type LabService, projectRoot, startLabService } from './service.js'
 
-const LAB = 'demo'
+/** Another name lets a second demonstration, such as a test's, run beside the first. */
+const LAB = process.env.UNDERSTUDY_DEMO_NAME ?? 'demo'
 const HOSTS = ['pg1', 'pg2', 'pg3']
 const usage = `npm run demo              build a cluster on three lab hosts, and keep it until you press Ctrl-C
 npm run demo -- --keep    the same, left running in the background
@@ -30,7 +31,7 @@ const say = (line = ''): void => {
   process.stdout.write(`${line}\n`)
 }
 const heading = (line: string) => say(`\n== ${line}`)
-const directory = () => join(labDirectory(), 'demo')
+const directory = () => join(labDirectory(), `demonstration-${LAB}`)
 const keptFile = () => join(directory(), 'kept.json')
 
 async function main(): Promise<void> {
@@ -169,8 +170,8 @@ function showHow(port: number, stateDirectory: string): void {
   curl -s -H "Authorization: Bearer $TOKEN" http://127.0.0.1:${port}/v1/clusters/demo/status
   curl -s -H "Authorization: Bearer $TOKEN" -H 'Accept: text/plain' http://127.0.0.1:${port}/v1/operations
 
-  a write:  npm run -s lab -- exec demo pg1 -- sudo -u postgres psql -c "INSERT INTO greetings VALUES ('it is me')"
-  a read:   npm run -s lab -- exec demo pg2 -- sudo -u postgres psql -c "SELECT * FROM greetings"
+  a write:  npm run -s lab -- exec ${LAB} pg1 -- sudo -u postgres psql -c "INSERT INTO greetings VALUES ('it is me')"
+  a read:   npm run -s lab -- exec ${LAB} pg2 -- sudo -u postgres psql -c "SELECT * FROM greetings"
 
   the API's reference:  http://127.0.0.1:${port}/docs
   to end it:  Ctrl-C where it runs; after --keep:  npm run demo -- --stop`)
