@@ -108,6 +108,12 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
     )
   }
   const identifier = cluster.systemIdentifier ?? state(primary).systemIdentifier
+  if (inUse.includes(primary) && state(primary).systemIdentifier !== identifier) {
+    throw new PrimaryUnclear(
+      `${primary.name} is a primary, but of another database cluster (${state(primary).systemIdentifier}) than this one (${identifier}).`,
+      `Find out who made it anew on ${primary.name}, and where the data of this cluster are, before anything else.`,
+    )
+  }
   for (const node of inUse) {
     if (node === primary) continue
     const { systemIdentifier, inRecovery, standbySignal } = state(node)

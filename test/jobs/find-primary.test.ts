@@ -126,13 +126,13 @@ const situations: Record<string, Situation> = {
     found: { pg1: primary, pg2: { ...standby, systemIdentifier: THEIRS } },
     refused: [DataDirectoryNotEmpty, /on pg2 .*another system identifier/],
   },
-  'standbys of the recorded database cluster, and a primary of another one': {
-    found: {
-      pg1: { ...primary, systemIdentifier: THEIRS },
-      pg2: standby,
-      pg3: { ...standby, systemIdentifier: THEIRS },
-    },
-    refused: [DataDirectoryNotEmpty, /on pg3 .*another system identifier/],
+  'a primary of another database cluster than the recorded one': {
+    found: { pg1: { ...primary, systemIdentifier: THEIRS } },
+    refused: [PrimaryUnclear, /^pg1 is a primary, but of another database cluster/],
+  },
+  'a stopped one of another database cluster than the recorded one': {
+    found: { pg1: { ...stoppedPrimary, systemIdentifier: THEIRS }, pg2: standby },
+    refused: [PrimaryUnclear, /^pg1 is a primary, but of another database cluster/],
   },
   'somebody’s database': {
     found: { pg2: { directory: 'database', configured: true, running: true, inRecovery: false } },
