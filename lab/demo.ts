@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { openSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -53,6 +54,7 @@ async function main(): Promise<void> {
   await stopKept()
   const port = Number(process.env.UNDERSTUDY_DEMO_PORT ?? 7433)
 
+  await refuseTakenPort(port)
   heading('Three bare Debian hosts (the first time this makes a Debian tree: about two minutes; later: seconds)')
   const stateDirectory = join(directory(), 'state')
   await rm(directory(), { recursive: true, force: true })
@@ -177,6 +179,17 @@ function showHow(port: number, stateDirectory: string): void {
   to end it:  Ctrl-C where it runs; after --keep:  npm run demo -- --stop`)
 }
 
+/** Before minutes are spent, not after. */
+async function refuseTakenPort(port: number): Promise<void> {
+  const server = createServer()
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', () =>
+      reject(new LabError(`port ${port} of 127.0.0.1 is taken. Take another: UNDERSTUDY_DEMO_PORT=8433 npm run demo`)),
+    )
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve()))
+  })
+}
+
 interface Kept {
   service: number
   forward: number
@@ -192,6 +205,18 @@ async function keep(port: number, service: LabService): Promise<void> {
   child.unref()
   const kept: Kept = { service: service.pid, forward: child.pid ?? -1 }
   await writeFile(keptFile(), JSON.stringify(kept))
+  for (let tries = 0; ; tries += 1) {
+    if (
+      await fetch(`http://127.0.0.1:${port}/healthz`).then(
+        ({ ok }) => ok,
+        () => false,
+      )
+    )
+      return
+    if (tries > 100 || child.exitCode !== null)
+      throw new LabError(`nothing answers on port ${port}: see ${directory()}/forward.log`)
+    await sleep(50)
+  }
 }
 
 async function stopKept(): Promise<void> {
