@@ -162,7 +162,6 @@ t.test('repeating a description is recognised, and any difference in it', async 
     'what operations have added is not part of it',
   )
   const others: [string, ClusterSpec][] = [
-    ['name', { ...spec, name: 'other' }],
     ['version', { ...spec, postgresVersion: 16 }],
     ['port', { ...spec, port: 5433 }],
     ['one node less', { ...spec, nodes: [first, second] }],
