@@ -39,7 +39,8 @@ export async function buildApp({
 
   app.setValidatorCompiler(validatorCompiler())
   // What a route sends is what it says: nothing is dropped on the way out, and the contract test checks it.
-  app.setSerializerCompiler(() => data => JSON.stringify(data))
+  // The last line ends, for people at a terminal.
+  app.setSerializerCompiler(() => data => `${JSON.stringify(data)}\n`)
 
   // JSON only: Fastify would also take a body of plain text.
   app.removeContentTypeParser('text/plain')

@@ -235,6 +235,7 @@ export function exampleProblem(code: ProblemCode): Problem {
 
 const VIOLATIONS: { [C in ProblemCode]?: NonNullable<Problem['errors']> } = {
   'bad-request': [{ pointer: '/bootstap', detail: 'is not a field here' }],
+  'cluster-exists': [{ pointer: '/postgresVersion', detail: 'is 15 there' }],
   inconsistent: [{ pointer: '/nodes/1/host', detail: '192.0.2.11 is also the host of nodes[0]; one node a host.' }],
   'host-key-unconfirmed': [
     { pointer: '/nodes/0/ssh/hostKey', detail: `pg1 (192.0.2.11) offers ssh-ed25519 ${KEYS.pg1}` },

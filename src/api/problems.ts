@@ -103,7 +103,7 @@ export const PROBLEMS = {
     about:
       'A cluster is described once; the same description may be repeated. Add nodes with POST /v1/clusters/{c}/nodes.',
     example:
-      'orders exists and is described differently: GET /v1/clusters/orders shows how. Nodes are added with POST /v1/clusters/orders/nodes.',
+      'orders exists and is described differently: /postgresVersion is 15 there. See GET /v1/clusters/orders. Nodes are added with POST /v1/clusters/orders/nodes.',
   },
   'cluster-busy': {
     status: 409,

@@ -165,23 +165,32 @@ export function inconsistencies(nodes: readonly NodeSpec[], base = '/nodes'): { 
   return found
 }
 
-/** Whether a description says the same of a cluster as its record: then repeating it is safe. */
-export function describes(spec: ClusterSpec, cluster: Cluster): boolean {
-  const wanted = newCluster(spec, cluster.createdAt)
-  return (
-    wanted.name === cluster.name &&
-    wanted.postgresVersion === cluster.postgresVersion &&
-    wanted.port === cluster.port &&
-    wanted.nodes.length === cluster.nodes.length &&
-    wanted.nodes.every(node => {
-      const known = cluster.nodes.find(({ name }) => name === node.name)
-      return (
-        known !== undefined &&
-        known.host === node.host &&
-        known.ssh.user === node.ssh.user &&
-        known.ssh.port === node.ssh.port &&
-        known.ssh.hostKey === node.ssh.hostKey
-      )
-    })
-  )
+/** Where a description says something else of a cluster than its record: JSON pointer, and what the record says. */
+export function differences(spec: ClusterSpec, cluster: Cluster): { pointer: string; detail: string }[] {
+  const found: { pointer: string; detail: string }[] = []
+  const compare = (pointer: string, wanted: string | number, known: string | number) => {
+    if (wanted !== known) found.push({ pointer, detail: `is ${known} there` })
+  }
+  compare('/name', spec.name, cluster.name)
+  compare('/postgresVersion', spec.postgresVersion, cluster.postgresVersion)
+  compare('/port', spec.port ?? 5432, cluster.port)
+  for (const [index, node] of spec.nodes.entries()) {
+    const known = cluster.nodes.find(({ name }) => name === node.name)
+    if (!known) {
+      found.push({ pointer: `/nodes/${index}`, detail: `is not there: the cluster has no node ${node.name}` })
+      continue
+    }
+    compare(`/nodes/${index}/host`, node.host, known.host)
+    compare(`/nodes/${index}/ssh/user`, node.ssh.user, known.ssh.user)
+    compare(`/nodes/${index}/ssh/port`, node.ssh.port ?? 22, known.ssh.port)
+    if (node.ssh.hostKey !== undefined) compare(`/nodes/${index}/ssh/hostKey`, node.ssh.hostKey, known.ssh.hostKey)
+  }
+  for (const { name, host } of cluster.nodes) {
+    if (!spec.nodes.some(node => node.name === name))
+      found.push({ pointer: '/nodes', detail: `has ${name} (${host}) there too` })
+  }
+  return found
 }
+
+/** Whether a description says the same of a cluster as its record: then repeating it is safe. */
+export const describes = (spec: ClusterSpec, cluster: Cluster) => differences(spec, cluster).length === 0

@@ -44,17 +44,34 @@ t.test('describe a cluster', async t => {
     t.equal(again.headers.location, '/v1/clusters/orders')
     t.same(again.json(), cluster)
 
-    for (const other of [
-      { ...wanted, postgresVersion: 16 },
-      { ...wanted, port: 6543 },
-      { ...wanted, nodes: [node('pg1')] },
-      { ...wanted, nodes: [node('pg1'), node('pg3', { host: '127.0.0.2' })] },
-      { ...wanted, nodes: [node('pg1', { ssh: { user: 'other' } }), node('pg2', { host: '127.0.0.2' })] },
-    ]) {
+    for (const [other, ...pointers] of [
+      [{ ...wanted, postgresVersion: 16 }, '/postgresVersion'],
+      [{ ...wanted, port: 6543 }, '/port'],
+      [{ ...wanted, nodes: [node('pg1')] }, '/nodes'],
+      [{ ...wanted, nodes: [node('pg1'), node('pg3', { host: '127.0.0.2' })] }, '/nodes/1', '/nodes'],
+      [
+        { ...wanted, nodes: [node('pg1', { ssh: { user: 'other' } }), node('pg2', { host: '127.0.0.3' })] },
+        '/nodes/0/ssh/user',
+        '/nodes/1/host',
+      ],
+      [
+        { ...wanted, postgresVersion: 16, nodes: [unpinned('pg1'), node('pg2', { host: '127.0.0.2' })] },
+        '/postgresVersion',
+      ],
+    ] as const) {
       const response = await post(other)
       t.match(told(response), problemOf(409, 'cluster-exists'))
-      t.match(response.json().detail, /GET \/v1\/clusters\/orders shows how/)
+      t.same(
+        response.json().errors.map(({ pointer }: { pointer: string }) => pointer),
+        pointers,
+      )
+      t.match(response.json().detail, `${pointers[0]} `)
     }
+    const version = await post({ ...wanted, postgresVersion: 16 })
+    t.match(
+      version.json().detail,
+      /^orders exists and is described differently: \/postgresVersion is 15 there\. See GET/,
+    )
     t.same(await store.clusters.get('orders'), cluster, 'the record stays as it was')
   })
 

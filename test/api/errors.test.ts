@@ -170,7 +170,7 @@ t.test('errors of a request', async t => {
     const response = await post({ ...spec('orders'), nodes: new Array(340_000).fill({}) })
     t.match(told(response), problemOf(400, 'bad-request'))
     t.ok(response.body.length < 10_000, `${response.body.length} bytes`)
-    t.ok(performance.now() - started < 1000, `${Math.round(performance.now() - started)} ms`)
+    t.ok(performance.now() - started < 2000, `${Math.round(performance.now() - started)} ms`)
     const unknown = await post({ ...spec('orders'), ['x'.repeat(100_000)]: 1 })
     t.ok(unknown.body.length < 2000, 'a huge name is not sent back')
   })

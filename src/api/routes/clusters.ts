@@ -1,10 +1,10 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Type } from 'typebox'
+import { type Static, Type } from 'typebox'
 import {
   Cluster,
   ClusterName,
   ClusterSpec,
-  describes,
+  differences,
   inconsistencies,
   NodeSpec,
   newCluster,
@@ -141,25 +141,16 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
       if (errors.length > 0)
         throw new ProblemError('inconsistent', errors.map(({ detail }) => detail).join(' '), { errors })
       const existing = await store.clusters.get(spec.name)
+      if (existing) refuseAnother(spec, existing)
       await confirmHostKeys(services, spec.nodes, index => `/nodes/${index}/ssh/hostKey`)
-      if (existing && !describes(spec, existing)) {
-        throw new ProblemError(
-          'cluster-exists',
-          `${spec.name} exists and is described differently: GET /v1/clusters/${spec.name} shows how. Nodes are added with POST /v1/clusters/${spec.name}/nodes.`,
-        )
-      }
       const described = existing ?? newCluster(spec, new Date().toISOString())
       if (dryRun) {
         const plan = await services.preview({ type: 'bootstrap-cluster', cluster: described }, abortedWith(reply))
         return sendEither(request, reply, plan, planText)
       }
       const isNew = !existing && (await store.clusters.create(described))
-      if (!isNew && !describes(spec, await find(spec.name))) {
-        throw new ProblemError(
-          'cluster-exists',
-          `Somebody described ${spec.name} differently at this very moment: GET /v1/clusters/${spec.name} shows how.`,
-        )
-      }
+      // Somebody else may have described it meanwhile.
+      if (!isNew) refuseAnother(spec, await find(spec.name))
       if (bootstrap) {
         return startOperation(services, request, reply, {
           type: 'bootstrap-cluster',
@@ -330,5 +321,16 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         wait: waitSeconds(request, reply, request.query),
       })
     },
+  )
+}
+
+function refuseAnother(spec: Static<typeof ClusterSpec>, known: Static<typeof Cluster>): void {
+  const errors = differences(spec, known)
+  if (errors.length === 0) return
+  const places = errors.map(({ pointer, detail }) => `${pointer} ${detail}`).join('; ')
+  throw new ProblemError(
+    'cluster-exists',
+    `${spec.name} exists and is described differently: ${places}. See GET /v1/clusters/${spec.name}. Nodes are added with POST /v1/clusters/${spec.name}/nodes.`,
+    { errors },
   )
 }
