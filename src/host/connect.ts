@@ -30,6 +30,9 @@ export interface ConnectOptions {
   family?: KeyFamily
 }
 
+/** Why a host is as good as not there that has only an SHA-1 or a DSA key to show. */
+export const NO_HOST_KEY = `it has no host key of a type that is accepted: ${KEY_FAMILIES.join(', ')}`
+
 export interface Connection {
   client: Client
   family: KeyFamily
@@ -48,14 +51,15 @@ export async function connect(address: HostAddress, options: ConnectOptions): Pr
   for (;;) {
     const attempt = await handshake(address, families, key => matchesPin(key, address.hostKey), options)
     if ('client' in attempt) return { client: attempt.client, family: familyOf(attempt.key.type) }
-    if (attempt.refused) {
-      const { refused } = attempt
-      offered.push(refused)
-      families = families.filter(family => family !== familyOf(refused.type))
-    }
-    const noneLeft = families.length === 0 || attempt.noSuchKey
-    if (noneLeft && offered.length > 0) throw new HostKeyMismatch(address, address.hostKey, offered)
     if (attempt.error) throw attempt.error
+    const { refused } = attempt
+    if (refused) offered.push(refused)
+    const left = families.filter(family => refused && family !== familyOf(refused.type))
+    // Also a host that shows a key of another type than it was asked for: every round must leave fewer.
+    const noneLeft = left.length === 0 || left.length === families.length
+    if (noneLeft && offered.length > 0) throw new HostKeyMismatch(address, address.hostKey, offered)
+    if (noneLeft) throw new HostUnreachable(address, NO_HOST_KEY)
+    families = left
   }
 }
 

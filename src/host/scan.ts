@@ -1,4 +1,4 @@
-import { offeredKey } from './connect.js'
+import { NO_HOST_KEY, offeredKey } from './connect.js'
 import { HostUnreachable } from './errors.js'
 import { type HostKey, KEY_FAMILIES } from './host-key.js'
 
@@ -14,6 +14,6 @@ export async function scanHostKeys(host: string, port: number, options: { timeou
     const key = await offeredKey({ host, port }, family, options.timeoutMs)
     if (key) keys.push(key)
   }
-  if (keys.length === 0) throw new HostUnreachable({ host, port }, 'it has no host key of type ed25519, ecdsa or rsa')
+  if (keys.length === 0) throw new HostUnreachable({ host, port }, NO_HOST_KEY)
   return keys
 }

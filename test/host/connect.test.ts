@@ -84,6 +84,19 @@ t.test('a host with an RSA key only', async t => {
   t.match(error, { offered: [{ fingerprint: sshd.fingerprints.rsa }] })
 })
 
+t.test('a host whose only key is of a kind that is not taken is asked once', async t => {
+  const sshd = await startSshd({ config: ['HostKeyAlgorithms ssh-rsa'] })
+  const pool = openHostPool({ identity: { privateKey: sshd.privateKey } })
+  t.teardown(async () => {
+    await pool.close()
+    await sshd.stop()
+  })
+  const error = await errorOf(pool.host(sshd.address({ hostKey: sshd.fingerprints.rsa })).run(echo))
+  t.ok(error instanceof HostUnreachable, String(error))
+  t.match(error, { outcome: 'not_started', message: /no host key of a type that is accepted: ed25519, ecdsa, rsa/ })
+  t.match(await errorOf(scanHostKeys('127.0.0.1', sshd.port, { timeoutMs: 5000 })), { message: /ed25519, ecdsa, rsa/ })
+})
+
 t.test('our key is not accepted', async t => {
   const sshd = await startSshd()
   const wrong = openHostPool({ identity: { privateKey: generateIdentity('stranger').privateKey } })
