@@ -69,6 +69,10 @@ owner=$3
 mode=$4
 umask 077
 directory=$(dirname -- "$path")
+if [ ! -d "$directory" ]; then
+  echo "understudy: $path cannot be written: there is no directory $directory" >&2
+  exit 1
+fi
 new=$(mktemp -- "$directory/.understudy.XXXXXXXX") || exit 1
 trap 'rm -f -- "$new"' EXIT
 # PIPE too: with the connection gone, so is whoever reads what is said below.
