@@ -12,7 +12,10 @@ export interface Command {
   cwd?: string
   /** The one way for a secret: arguments and environment show in `ps`, in `/proc` and in the sudo log. */
   stdin?: string
-  /** The command is ended on the host when this time is up, by SIGTERM, five seconds later by SIGKILL. */
+  /**
+   * The command is ended on the host when this time is up, by SIGTERM, five seconds later by SIGKILL. It waits as long for
+   * a free session before that.
+   */
   timeoutMs: number
   /** Values taken out of whatever the command prints, beside the patterns of `redact`. */
   secrets?: readonly string[]

@@ -24,8 +24,8 @@ export interface RunOptions {
 export interface Host {
   readonly address: HostAddress
   /**
-   * Throws HostUnreachable, HostKeyMismatch, AuthenticationFailed, SudoRefused, GuardBusy or Superseded when the command
-   * was not started, CommandFailed when it says that it failed, and CommandTimedOut or ConnectionLost when nobody knows.
+   * Throws HostUnreachable (also when no session became free within the command's time limit), HostKeyMismatch,
+   * AuthenticationFailed, SudoRefused, GuardBusy or Superseded when the command was not started, CommandFailed when it says that it failed, and CommandTimedOut or ConnectionLost when nobody knows.
    */
   run(command: Command, options?: RunOptions): Promise<CommandResult>
   /** The address that this host sees us come from: what its firewall and its pg_hba.conf must let in. */
@@ -155,26 +155,42 @@ function openLine(address: HostAddress, options: HostPoolOptions, poolClosed: ()
 
 /** What a time-out waits for beyond the limit: `timeout` on the host says so itself, if the host still answers. */
 const GRACE_MS = 1000
+/** After a time-out: a channel that has not closed by then will not, and its connection is given up with it. */
+const STUCK_MS = KILL_AFTER_SECONDS * 1000 + 3000
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 function run(line: HostLine, command: Command, options: RunOptions): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const { signal } = options
     let started = false
+    let tooLate = false
     const cancel = () => reject(new OperationCancelled(started ? stillRunning(line, command) : undefined))
     if (signal?.aborted) return cancel()
     signal?.addEventListener('abort', cancel, { once: true })
+    // A command has its whole limit from its start. What waits as long before it is not started any more: it waits behind
+    // commands that do not end.
+    const waiting = setTimeout(
+      () => {
+        tooLate = true
+        reject(new HostUnreachable(line.address, `no session became free within ${command.timeoutMs} ms`))
+      },
+      Math.min(command.timeoutMs + GRACE_MS, LONGEST_TIMER_MS),
+    )
     // The channel stays taken until it has closed, however early the caller stops to wait: sshd counts it as well.
     line
       .limit(async () => {
-        if (signal?.aborted) return
+        if (signal?.aborted || tooLate) return
         const client = await line.client()
-        if (signal?.aborted) return
+        if (signal?.aborted || tooLate) return
         started = true
+        clearTimeout(waiting)
         await runOnChannel(line, client, command, options, resolve, reject)
       })
       .catch(reject)
-      .finally(() => signal?.removeEventListener('abort', cancel))
+      .finally(() => {
+        clearTimeout(waiting)
+        signal?.removeEventListener('abort', cancel)
+      })
   })
 }
 
@@ -204,29 +220,34 @@ async function runOnChannel(
   }
   const output = collect(command, onLine)
   const startedMs = performance.now()
+  let current = firstClient
+  let stuck: NodeJS.Timeout | undefined
   const overdue = setTimeout(
     () => {
       answered = true
+      stuck = setTimeout(() => current.destroy(), STUCK_MS)
       const facts = { timeoutMs: command.timeoutMs, ended: false, output: output.tail() }
       reject(new CommandTimedOut(address, command, facts))
     },
     Math.min(command.timeoutMs + GRACE_MS, LONGEST_TIMER_MS),
   )
   try {
-    const ending = await withChannel(line, firstClient, client =>
-      execute(client, text, {
+    const ending = await withChannel(line, firstClient, client => {
+      current = client
+      return execute(client, text, {
         ...(command.stdin !== undefined && { stdin: command.stdin }),
         onStdout: output.stdout,
         onStderr: output.stderr,
-      }),
-    )
+      })
+    })
     const result = output.end(performance.now() - startedMs)
-    await judge(line, command, ending, result, output.tail(), options.acceptExit ?? [0])
+    await judge(line, current, command, ending, result, output.tail(), options.acceptExit ?? [0])
     resolve(result)
   } catch (error) {
     reject(error)
   } finally {
     clearTimeout(overdue)
+    clearTimeout(stuck)
   }
 }
 
@@ -256,6 +277,7 @@ async function withChannel(
 /** Throws the error that an ending stands for. */
 async function judge(
   line: HostLine,
+  client: Client,
   command: Command,
   ending: Ending,
   result: CommandResult,
@@ -271,7 +293,7 @@ async function judge(
   const refusal = refusalOf(address, result)
   if (refusal) throw refusal
   if (acceptExit.includes(ending.exitCode)) return
-  if (command.as !== 'login' && saidBySudo(result.stderr)) await confirmSudo(line, command)
+  if (command.as !== 'login' && saidBySudo(result.stderr)) await confirmSudo(line, client, command)
   throw new CommandFailed(address, command, result, tail)
 }
 
@@ -286,10 +308,10 @@ function saidBySudo(stderr: string): string | undefined {
  * The command may itself have called sudo (repmgr does, for its service commands), and then it did run. Only when sudo
  * refuses a harmless command too was it ours that refused.
  */
-async function confirmSudo(line: HostLine, command: Command): Promise<void> {
+async function confirmSudo(line: HostLine, client: Client, command: Command): Promise<void> {
   const probe: Command = { argv: ['true'], as: command.as, timeoutMs: 10_000 }
   const output = collect(probe, undefined)
-  const ending = await execute(await line.client(), remoteLine(probe), {
+  const ending = await execute(client, remoteLine(probe), {
     onStdout: output.stdout,
     onStderr: output.stderr,
   }).catch((): Ending => ({ kind: 'lost' }))

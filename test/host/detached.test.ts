@@ -125,6 +125,24 @@ t.test('detached', async t => {
     t.strictSame(await followDetached(host, id, follow), { exitCode: 0, tail: 'ran' })
   })
 
+  await t.test('a start waits while another start of the same job is not done', async t => {
+    const id = fresh()
+    const flag = flagOf(id)
+    const holding = host.run({
+      argv: ['flock', `${JOBS}/${id}.lock`, 'sh', '-c', whileThere(flag)],
+      as: 'root',
+      timeoutMs: 20_000,
+    })
+    await until(() => existsSync(`${JOBS}/${id}.lock`) && processesWith(whileThere(flag)).length > 1)
+    const starting = startDetached(host, job(id, 'echo ran'))
+    await until(() => processesWith('flock -w 50 8').length > 0)
+    t.notOk(existsSync(`${JOBS}/${id}`))
+    rmSync(flag)
+    await holding
+    t.equal(await starting, 'started')
+    t.strictSame(await followDetached(host, id, follow), { exitCode: 0, tail: 'ran' })
+  })
+
   await t.test('by a login user through sudo, as each user', async t => {
     const other = pool.host(sshd.address({ user: user.name }))
     for (const [as, name] of [

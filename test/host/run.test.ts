@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import t from 'tap'
 import type { Command } from '../../src/host/command.js'
-import { CommandFailed, CommandTimedOut, ConnectionLost, SudoRefused } from '../../src/host/errors.js'
+import { CommandFailed, CommandTimedOut, ConnectionLost, HostUnreachable, SudoRefused } from '../../src/host/errors.js'
 import { openHostPool } from '../../src/host/host.js'
 import { checkSudo } from '../../src/host/system.js'
 import { OperationCancelled } from '../../src/operations/errors.js'
@@ -249,6 +249,35 @@ t.test('a connection lost during a command', async t => {
   t.match(await errorOf(host.run(login('true'))), { code: 'host-unreachable' })
   await sshd.start()
   t.equal((await host.run(login('echo', 'again'))).stdout, 'again\n')
+})
+
+t.test('commands that hold every session and do not end', async t => {
+  const sshd = await startSshd()
+  const pool = openHostPool({ identity: { privateKey: sshd.privateKey } })
+  const host = pool.host(sshd.address())
+  const name = marker()
+  t.teardown(async () => {
+    await pool.close()
+    await sshd.stop()
+    for (const pid of processesWith(name)) process.kill(pid, 'SIGKILL')
+  })
+  // In a session of its own nothing signals it, and with its output open sshd does not close the channel.
+  const stuck = { ...login('sh', '-c', `setsid sh -c 'sleep 120; :' ${name} & wait`), timeoutMs: 300 }
+  const errors = await Promise.all(Array.from({ length: 4 }, () => errorOf(host.run(stuck))))
+  for (const error of errors) t.ok(error instanceof CommandTimedOut, String(error))
+
+  const flag = `/tmp/${marker()}`
+  const startedMs = performance.now()
+  const patient = host.run(login('echo', 'here'))
+  const error = await errorOf(host.run({ ...login('touch', flag), timeoutMs: 300 }))
+  t.ok(error instanceof HostUnreachable, String(error))
+  t.match(error, { outcome: 'not_started', message: /no session became free within 300 ms/ })
+  t.ok(performance.now() - startedMs < 4000, 'the limit counts while it waits')
+
+  t.equal((await patient).stdout, 'here\n', 'the connection is given up for a new one')
+  t.ok(performance.now() - startedMs < 15_000)
+  await host.run(login('true'))
+  t.notOk(existsSync(flag), 'what was given up is not started later')
 })
 
 t.test('a host that falls silent is noticed by its missing keepalives', async t => {
