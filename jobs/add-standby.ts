@@ -1,13 +1,17 @@
 import { newNode } from '../src/cluster/model.js'
 import { stage } from '../src/operations/step.js'
-import { defineOperation } from './define-operation.js'
-import { findPrimary, PrimaryUnclear } from './find-primary.js'
+import type { Bench } from './bench.js'
+import { defineOperation, type OperationInputs } from './define-operation.js'
+import { findPrimary, isInUse, PrimaryUnclear } from './find-primary.js'
 import { recordMembers } from './record-members.js'
 import { tellOfAbsent } from './steps/absent.js'
 import { grantAccess, passFileStep } from './steps/access.js'
 import { prepareHost } from './steps/prepare-host.js'
 import { proveReplication } from './steps/proof.js'
 import { makeStandby } from './steps/standby.js'
+
+const joiningOf = ({ cluster }: Pick<Bench, 'cluster'>, { node }: OperationInputs['add-standby']) =>
+  cluster.nodes.filter(({ name }) => name === node.name)
 
 /** A bare host becomes one more standby of a running cluster. */
 export const addStandby = defineOperation({
@@ -30,8 +34,11 @@ export const addStandby = defineOperation({
         'Start it, then repeat the call: a standby is cloned from a running primary.',
       )
     }
-    const joining = bench.cluster.nodes.filter(({ name }) => name === input.node.name)
-    const members = bench.cluster.nodes.filter(node => !joining.includes(node) && !bench.absent.has(node.name))
+    const joining = joiningOf(bench, input)
+    // One that an earlier call could not finish is no member yet; its own repetition will let it know.
+    const members = bench.cluster.nodes.filter(
+      node => !joining.includes(node) && !bench.absent.has(node.name) && isInUse(bench.found(node).server),
+    )
     return [
       stage(
         'prepare the host, and let it in',
@@ -49,5 +56,5 @@ export const addStandby = defineOperation({
       nextNodeId: cluster.nextNodeId,
     }))
   },
-  complete: recordMembers,
+  complete: (store, bench, input) => recordMembers(store, bench, joiningOf(bench, input)),
 })

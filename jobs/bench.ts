@@ -1,6 +1,6 @@
 /** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
-import { HostUnreachable } from '../src/host/errors.js'
+import { AuthenticationFailed, HostKeyMismatch, HostUnreachable } from '../src/host/errors.js'
 import type { Host, HostPool } from '../src/host/host.js'
 import { checkSudo, readSystemFacts, type SystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
@@ -52,6 +52,10 @@ export class HostsNotReady extends OperationError {
   }
 }
 
+/** Whether the host that was meant did not answer: nothing does, or another one does in its place. */
+const isAway = (error: OperationError) =>
+  error instanceof HostUnreachable || error instanceof HostKeyMismatch || error instanceof AuthenticationFailed
+
 /**
  * Looks at every host, side by side and changing nothing. Throws before anything is planned when one is not fit, unless
  * it only does not answer and `mayBeAbsent` says that the operation can do without it.
@@ -90,7 +94,7 @@ export async function openBench(
     if (result.status === 'fulfilled' || !node) return []
     // Not an answer of a host but a fault of ours: it must not be dressed up as one.
     if (!(result.reason instanceof OperationError)) throw result.reason
-    if (result.reason instanceof HostUnreachable && mayBeAbsent(node)) {
+    if (isAway(result.reason) && mayBeAbsent(node)) {
       absent.set(node.name, result.reason.message)
       return []
     }
@@ -116,7 +120,10 @@ export async function openBench(
     found,
     absent,
     inspect,
-    controllers: [...byNode.values()].map(({ system }) => system.controllerAddress),
+    controllers: [
+      ...(cluster.controllers ?? []),
+      ...[...byNode.values()].map(({ system }) => system.controllerAddress),
+    ],
     ask: (node, options, work) =>
       withServer(
         { host: node.host, port: cluster.port },

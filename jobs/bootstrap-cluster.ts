@@ -24,5 +24,5 @@ export const bootstrapCluster = defineOperation({
       stage('prove it', [proveReplication(bench, primary, standbys)]),
     ]
   },
-  complete: recordMembers,
+  complete: (store, bench) => recordMembers(store, bench, bench.cluster.nodes),
 })

@@ -22,7 +22,7 @@ export interface OperationDefinition<T extends OperationType> {
   /** Once the plan stands and before its first step. */
   begin?(store: Store, bench: Bench): Promise<void>
   /** Once every step is done. */
-  complete(store: Store, bench: Bench): Promise<void>
+  complete(store: Store, bench: Bench, input: OperationInputs[T]): Promise<void>
 }
 
 export const defineOperation = <T extends OperationType>(definition: OperationDefinition<T>): OperationDefinition<T> =>

@@ -18,6 +18,26 @@ export class DataDirectoryNotEmpty extends OperationError {
   }
 }
 
+/** Thrown when a host serves another purpose already. */
+export class HostTaken extends OperationError {
+  constructor(node: string, by: string, remedy: string) {
+    super(`${node} serves something else already: ${by}`, { code: 'host-taken', outcome: 'not_started', remedy })
+  }
+}
+
+/** Thrown when a member of the cluster is neither its primary nor a standby of it. Its data may be the better ones. */
+export class NotAStandby extends OperationError {
+  constructor(node: string, why: string) {
+    super(`${node} is not a standby of this cluster’s primary: ${why}`, {
+      code: 'not-a-standby',
+      outcome: 'not_started',
+      remedy:
+        'Find out which of the two holds what must not be lost before anything is removed. Bring it back as a standby by hand ' +
+        '(pg_rewind, or a new clone), or stop it and drop its server, then repeat the call. Nothing was changed.',
+    })
+  }
+}
+
 /** Thrown when the servers do not say clearly who the primary is. */
 export class PrimaryUnclear extends OperationError {
   constructor(detail: string, remedy: string) {
@@ -36,27 +56,61 @@ export class PortTaken extends OperationError {
   }
 }
 
+/** Neither data nor a configuration: whatever a marker says was here, somebody has removed it. */
+const isBare = (state: ServerState) => state.directory === 'absent' && !state.configured
+
+/**
+ * Whether a server of ours holds what must not be wiped. A marker alone is not believed: a server that was ever started
+ * has been somebody's, whatever was written down before.
+ */
+export const isInUse = (state: ServerState) =>
+  state.marker !== undefined && !isBare(state) && (state.marker.state === 'in-use' || state.everStarted)
+
 /** Whether a host's server is ours for this node, or nobody's yet. Throws for anybody else's. */
 export function refuseForeign(bench: Pick<Bench, 'cluster' | 'layout'>, node: ClusterNode, state: ServerState): void {
   const { cluster, layout } = bench
   const { marker } = state
+  const refuse = (because: string): never => {
+    throw new DataDirectoryNotEmpty(node.name, layout.dataDirectory, because)
+  }
   if (state.portTakenBy !== undefined) throw new PortTaken(node.name, cluster.port, state.portTakenBy)
-  if (marker && (marker.cluster !== cluster.name || marker.node !== node.name)) {
-    throw new DataDirectoryNotEmpty(
+  const others = state.otherClusters.filter(name => name !== cluster.name)
+  if (others.length > 0) {
+    throw new HostTaken(
       node.name,
-      layout.dataDirectory,
-      `it belongs to node ${marker.node} of cluster ${marker.cluster}.`,
+      `a server of cluster ${others.join(' and ')}.`,
+      'Use another host: one cluster a host.',
     )
   }
-  if (marker || state.directory === 'absent' || state.untouched) return
+  if (state.foreignRepmgrConf) {
+    throw new HostTaken(
+      node.name,
+      `${layout.repmgrConf} belongs to a repmgr cluster that this service did not make.`,
+      `If nobody needs it, move ${layout.repmgrConf} on ${node.name} away, then repeat the call.`,
+    )
+  }
+  // With its disk not mounted, or its data elsewhere, a server of somebody looks as if there were none.
+  if (state.livesIn !== undefined && state.livesIn !== layout.dataDirectory) {
+    refuse(`its configuration says that its data are in ${state.livesIn}.`)
+  }
+  if (isBare(state) || state.untouched) return
+  if (marker && (marker.cluster !== cluster.name || marker.node !== node.name)) {
+    refuse(`it belongs to node ${marker.node} of cluster ${marker.cluster}.`)
+  }
+  if (marker) {
+    if (marker.state === 'in-use' && (state.directory === 'absent' || state.directory === 'empty')) {
+      refuse('a server of this cluster was here, and its data are gone. Is a disk not mounted?')
+    }
+    return
+  }
   // An empty directory may be a mount point for the data, which is exactly where it belongs.
   if (state.directory === 'empty' && !state.configured) return
-  throw new DataDirectoryNotEmpty(
-    node.name,
-    layout.dataDirectory,
+  refuse(
     state.directory === 'database'
       ? 'a database cluster that this service did not make, and that is not an empty one fresh from the package.'
-      : 'files of somebody else.',
+      : state.configured
+        ? 'there is a configuration of a server whose data are not there. Is a disk not mounted?'
+        : 'files of somebody else.',
   )
 }
 
@@ -66,7 +120,7 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
   const present = cluster.nodes.filter(({ name }) => !bench.absent.has(name))
   const state = (node: ClusterNode) => bench.found(node).server
   for (const node of present) refuseForeign(bench, node, state(node))
-  const inUse = present.filter(node => state(node).marker?.state === 'in-use')
+  const inUse = present.filter(node => isInUse(state(node)))
   const names = (nodes: readonly ClusterNode[]) => nodes.map(({ name }) => name).join(' and ')
 
   const running = inUse.filter(node => state(node).inRecovery === false)
@@ -76,11 +130,22 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
       'Decide which one is right, and stop the other before anything else.',
     )
   }
-  if (running.length === 0 && bench.absent.size > 0) {
-    throw new PrimaryUnclear(
-      `No node that answers is a running primary, and ${[...bench.absent.keys()].join(' and ')} does not answer.`,
-      `Bring it back first, or look at who is the primary: ${[...bench.absent.values()].join(' ')}`,
+  if (running.length === 0) {
+    if (bench.absent.size > 0) {
+      throw new PrimaryUnclear(
+        `No node that answers is a running primary, and ${[...bench.absent.keys()].join(' and ')} does not answer.`,
+        `Bring it back first, or look at who is the primary: ${[...bench.absent.values()].join(' ')}`,
+      )
+    }
+    const silent = inUse.filter(
+      node => state(node).running && state(node).inRecovery === undefined && !state(node).standbySignal,
     )
+    if (silent.length > 0) {
+      throw new PrimaryUnclear(
+        `${names(silent)} ${silent.length === 1 ? 'runs' : 'run'} and may be the primary, but cannot be asked.`,
+        'Wait until it has started, or look at its log; then repeat the call. Promote nothing meanwhile.',
+      )
+    }
   }
   // A stopped server without standby.signal would start as a primary. One is the primary that somebody stopped; two are a question.
   const stopped = inUse.filter(node => !state(node).running && !state(node).standbySignal)
@@ -91,16 +156,7 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
       'Start the one that was the primary last, by hand, then repeat the call.',
     )
   }
-  const silent = inUse.filter(
-    node => state(node).running && state(node).inRecovery === undefined && !state(node).standbySignal,
-  )
-  if (candidates.length === 0 && silent.length > 0) {
-    throw new PrimaryUnclear(
-      `${names(silent)} ${silent.length === 1 ? 'runs' : 'run'} and may be the primary, but cannot be asked.`,
-      'Wait until it has started, or look at its log; then repeat the call. Promote nothing meanwhile.',
-    )
-  }
-  const primary = candidates[0] ?? (inUse.length === 0 ? cluster.nodes[0] : undefined)
+  const primary = candidates[0] ?? (inUse.length === 0 ? firstPrimary(bench) : undefined)
   if (!primary) {
     throw new PrimaryUnclear(
       `${names(inUse)} are standbys, and no node is the primary.`,
@@ -118,19 +174,35 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
     if (node === primary) continue
     const { systemIdentifier, inRecovery, standbySignal } = state(node)
     if (systemIdentifier !== identifier) {
-      throw new DataDirectoryNotEmpty(
+      throw new NotAStandby(
         node.name,
-        bench.layout.dataDirectory,
-        'a database cluster with another system identifier than the primary’s.',
+        `it is another database cluster (${systemIdentifier ?? 'unreadable'}, not ${identifier}).`,
       )
     }
     if (inRecovery !== true && !standbySignal) {
-      throw new DataDirectoryNotEmpty(
+      throw new NotAStandby(
         node.name,
-        bench.layout.dataDirectory,
-        `a server that was a primary itself; ${primary.name} is the primary now. It has to be rejoined, not built.`,
+        `it was a primary itself, and ${primary.name} is the primary now. It has to be rejoined.`,
       )
     }
   }
   return primary
+}
+
+/** Nothing is built anywhere. That must also be what the record remembers: data that are gone are not made up for by new ones. */
+function firstPrimary({ cluster, found }: Pick<Bench, 'cluster' | 'found'>): ClusterNode | undefined {
+  const [first] = cluster.nodes
+  if (cluster.systemIdentifier !== undefined) {
+    throw new PrimaryUnclear(
+      `${cluster.name} was built before (system identifier ${cluster.systemIdentifier}), and no node holds its data.`,
+      'Look for its data: a disk that is not mounted, another host. If they are really gone, build a cluster of another name.',
+    )
+  }
+  if (first && found(first).server.marker?.state === 'cloning') {
+    throw new PrimaryUnclear(
+      `${first.name} holds a copy that was cut short, and no node holds what it was copied from.`,
+      'Look for the node that was the primary. If there never was one worth keeping, drop the server on each node, then repeat the call.',
+    )
+  }
+  return first
 }

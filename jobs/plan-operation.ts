@@ -44,6 +44,6 @@ export async function planOperation<T extends OperationType>(
     plan: definition.plan(bench, input),
     bench,
     begin: async () => definition.begin?.(store, bench),
-    complete: () => definition.complete(store, bench),
+    complete: () => definition.complete(store, bench, input),
   }
 }

@@ -11,7 +11,10 @@ export interface OperationJob {
 }
 
 export interface OperationQueue {
-  /** Rejects at once where Redis is away. Queued twice is no harm: an operation's lease is had by one worker only. */
+  /**
+   * Rejects at once where Redis is away. Does nothing while a job of the operation waits already. Queued twice is no harm:
+   * an operation's lease is had by one worker only.
+   */
   add(operationId: string): Promise<void>
   close(): Promise<void>
 }
@@ -34,7 +37,9 @@ export function openQueue(connection: Redis): OperationQueue {
   queue.on('error', () => undefined)
   return {
     async add(operationId) {
-      await queue.add('run', { operationId }, { jobId: `${operationId}_${ulid()}` })
+      // The worker frees the id when it takes the job: BullMQ does so when the job has ended, which for a dead worker's job
+      // it finds out after a minute only.
+      await queue.add('run', { operationId }, { jobId: `${operationId}_${ulid()}`, deduplication: { id: operationId } })
     },
     close: () => queue.close(),
   }

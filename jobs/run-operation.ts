@@ -64,6 +64,8 @@ class ClusterGone extends OperationError {
 function withOutcome(failure: OperationFailure, operation: Operation | undefined): OperationFailure {
   if (failure.outcome !== 'not_started') return failure
   const others = operation?.steps.filter(({ id }) => id !== failure.step) ?? []
+  // A neighbour that failed too may have left something half-done: the record keeps only the first failure.
+  if (others.some(({ state }) => state === 'failed')) return { ...failure, outcome: 'failed_partial' }
   // Left behind by an earlier turn, and not looked at since.
   if (others.some(({ state }) => state === 'running')) return { ...failure, outcome: 'unknown' }
   return others.some(({ state }) => state === 'changed') ? { ...failure, outcome: 'failed_clean' } : failure

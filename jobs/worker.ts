@@ -1,6 +1,6 @@
 /** Takes operations from the queue and runs them; takes up what a dead worker has left. */
 import { hostname } from 'node:os'
-import { Worker } from 'bullmq'
+import { type Job, Worker } from 'bullmq'
 import type { Redis } from 'ioredis'
 import { ulid } from 'ulid'
 import type { HostPool } from '../src/host/host.js'
@@ -41,7 +41,17 @@ export function startWorker({ store, queue, pool, connection, concurrency, logge
     return promise
   }
 
-  const worker = new Worker<OperationJob>(QUEUE_NAME, async ({ data }) => run(data.operationId), {
+  const take = async (job: Job<OperationJob>) => {
+    // Only what waits keeps others out of the queue. See `openQueue`.
+    await job
+      .removeDeduplicationKey()
+      .catch(error =>
+        logger.warn({ operation: job.data.operationId, err: error }, 'its place in the queue stays taken'),
+      )
+    await run(job.data.operationId)
+  }
+
+  const worker = new Worker<OperationJob>(QUEUE_NAME, take, {
     connection,
     prefix: keys.queuePrefix,
     concurrency,

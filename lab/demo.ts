@@ -63,15 +63,27 @@ async function main(): Promise<void> {
   const { publicKey = '' } = await readIdentity(stateDirectory, { keyFile: undefined, agent: undefined })
   const lab = await bringUpLab({ name: LAB, hosts: HOSTS, publicKeys: [publicKey], log: line => say(`   ${line}`) })
   let service: LabService | undefined
+  let stays = false
+  const takeDown = async () => {
+    say('\nTaking it down.')
+    await service?.stop()
+    await lab.down()
+    await rm(directory(), { recursive: true, force: true })
+  }
+  // Ctrl-C while it builds: nothing is left then either.
+  const interrupted = () => void takeDown().finally(() => process.exit(130))
+  process.once('SIGINT', interrupted).once('SIGTERM', interrupted)
   try {
     for (const host of await lab.hosts()) say(`   ${host.name}  ${host.address}  ${host.hostKey}`)
     heading('The service, with a Redis of its own')
     service = await startLabService(lab, { stateDirectory, detached: values.keep === true })
     say(`   listening; its admin token is in ${stateDirectory}/admin-token (0600)`)
     await build(lab, service)
+    process.off('SIGINT', interrupted).off('SIGTERM', interrupted)
     if (values.keep) await keep(port, service)
     showHow(port, stateDirectory)
-    if (values.keep) return
+    stays = values.keep === true
+    if (stays) return
     if (values.once || !process.stdin.isTTY)
       return say('\nThere is no terminal to wait at, or --once was given, so it ends here. --keep leaves it running.')
     const server = await forward(port, service.socket)
@@ -83,12 +95,7 @@ async function main(): Promise<void> {
     ])
     server.close()
   } finally {
-    if (!values.keep || process.exitCode) {
-      say('\nTaking it down.')
-      await service?.stop()
-      await lab.down()
-      await rm(directory(), { recursive: true, force: true })
-    }
+    if (!stays) await takeDown()
   }
 }
 

@@ -1,13 +1,13 @@
 /** Who may come in: pg_hba.conf, and the passwords that the nodes use among themselves. */
 import type { ClusterNode } from '../../src/cluster/model.js'
-import { act, changing } from '../../src/host/actions.js'
-import { type RemoteFile, readFile, writeFile } from '../../src/host/files.js'
 import { OperationError } from '../../src/operations/errors.js'
-import type { Action, Check, Step } from '../../src/operations/step.js'
-import { managedBlock, withManagedBlock } from '../../src/postgres/hba.js'
+import type { Step } from '../../src/operations/step.js'
+import { managedBlock } from '../../src/postgres/hba.js'
 import { passFile } from '../../src/postgres/pass-file.js'
 import type { Bench } from '../bench.js'
-import { fileStep, reloadIfRunning, servesAlready } from './file-step.js'
+import { blockStep } from './file-step.js'
+import { askLocal } from './local-sql.js'
+import { reloadIfRunning, staleReason } from './reload.js'
 
 /** Thrown when a running server says that its pg_hba.conf has an error. It goes on with the rules that it had. */
 export class AccessRulesRefused extends OperationError {
@@ -24,81 +24,43 @@ export class AccessRulesRefused extends OperationError {
 /** Our block comes first in pg_hba.conf; everything else in it stays as it is. */
 export function grantAccess(bench: Bench, node: ClusterNode): Step {
   const { layout, cluster } = bench
-  const host = bench.host(node)
   const block = managedBlock({ nodes: cluster.nodes.map(({ host }) => host), controllers: bench.controllers })
-  const wanted = async (signal: AbortSignal): Promise<{ existing: string; content: string }> => {
-    const existing = (await readFile(host, layout.hbaFile, { signal })) ?? ''
-    return { existing, content: withManagedBlock(existing, block) }
-  }
-  const write: Action = {
-    description: {
-      kind: 'file',
-      path: layout.hbaFile,
-      owner: 'postgres:postgres',
-      mode: '0640',
-      content: `${block}(the rest of the file stays as it is)\n`,
-    },
-    async perform({ signal, epoch }) {
-      const { content } = await wanted(signal)
-      await writeFile(
-        changing(host, cluster.name, epoch),
-        { path: layout.hbaFile, content, owner: 'postgres:postgres', mode: '0640' },
-        { signal },
-      )
-    },
-  }
-  return {
-    id: `${node.name}/access`,
-    kind: 'change',
+  return blockStep(bench, node, {
+    id: 'access',
     title: 'let the nodes and the service in, by password (SCRAM) only',
-    node: node.name,
-    actions: [write, ...(servesAlready(bench, node) ? [checkRules(bench, node)] : []), ...reloadIfRunning(bench, node)],
-    async check({ signal }): Promise<Check> {
-      const { existing, content } = await wanted(signal)
-      return existing === content
-        ? { done: true }
-        : { done: false, reason: 'the managed block of pg_hba.conf is missing or different' }
+    file: { path: layout.hbaFile, owner: 'postgres:postgres', mode: '0640' },
+    block,
+    shown: block,
+    after: reloadIfRunning(bench, node, signal => refuseRules(bench, node, signal)),
+    async unfinished(signal) {
+      return staleReason(bench, node, layout.hbaFile, signal)
     },
-  }
+  })
 }
 
 /** The view reads the file as it is now, before the reload makes it count. */
-function checkRules(bench: Bench, node: ClusterNode): Action {
-  return act('ask the server whether it accepts the rules (pg_hba_file_rules)', async ({ signal }) => {
-    const { stdout } = await bench.host(node).run(
-      {
-        argv: [
-          `${bench.layout.binDirectory}/psql`,
-          '-XAtqw',
-          '-p',
-          String(bench.cluster.port),
-          '-d',
-          'postgres',
-          '-c',
-          "SELECT 'line ' || line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL",
-        ],
-        as: 'postgres',
-        timeoutMs: 15_000,
-      },
-      { signal },
-    )
-    if (stdout.trim() !== '') throw new AccessRulesRefused(node.name, stdout.trim().replaceAll('\n', '; '))
-  })
+async function refuseRules(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<void> {
+  const lines = await askLocal(
+    bench,
+    node,
+    signal,
+    "SELECT 'line ' || line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL",
+  )
+  if (lines !== '') throw new AccessRulesRefused(node.name, lines.replaceAll('\n', '; '))
 }
 
 /** Every node can become the upstream of every other, so each knows the password for all. */
 export function passFileStep(bench: Bench, node: ClusterNode): Step {
   const { cluster, layout } = bench
-  const file: RemoteFile = {
-    path: layout.passFile,
-    content: passFile(
+  return blockStep(bench, node, {
+    id: 'pass-file',
+    title: 'write the passwords of the postgres user',
+    file: { path: layout.passFile, owner: 'postgres:postgres', mode: '0600' },
+    block: passFile(
       cluster.nodes.map(({ host }) => host),
       cluster.port,
       bench.password,
     ),
-    owner: 'postgres:postgres',
-    mode: '0600',
-    secret: true,
-  }
-  return fileStep(bench, node, { id: 'pass-file', title: 'write the password file of the postgres user', file })
+    shown: '[a block with the password, over standard input]\n',
+  })
 }

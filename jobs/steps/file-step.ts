@@ -1,37 +1,68 @@
-/** Steps that are about one file, and what makes a running server take notice of it. */
+/** Steps that are about one file: ours alone, or one with a block of ours in it. */
 import type { ClusterNode } from '../../src/cluster/model.js'
-import { putFile, runCommand } from '../../src/host/actions.js'
-import { fileMatches, type RemoteFile } from '../../src/host/files.js'
-import type { ChangeStep, Check, Step } from '../../src/operations/step.js'
+import { changing, putFile } from '../../src/host/actions.js'
+import { fileMatches, type RemoteFile, readFile, writeFile } from '../../src/host/files.js'
+import type { Action, ChangeStep, Check, Step } from '../../src/operations/step.js'
+import { withManagedBlock } from '../../src/postgres/managed-block.js'
 import type { Bench } from '../bench.js'
 
+interface AboutFile {
+  id: string
+  title: string
+  before?: ChangeStep['actions']
+  after?: ChangeStep['actions']
+  /** Why it is not done although the file is as it should be. */
+  unfinished?: (signal: AbortSignal) => Promise<string | undefined>
+}
+
 /** A step that is done when a file is exactly as it should be. */
-export function fileStep(
+export function fileStep(bench: Bench, node: ClusterNode, what: AboutFile & { file: RemoteFile }): Step {
+  const { file } = what
+  const same = (signal: AbortSignal) => fileMatches(bench.host(node), file, { signal })
+  return aboutFile(node, what, putFile(bench.host(node), bench.cluster.name, file), file.path, same)
+}
+
+/** A step that is done when a file begins with our block; the rest of it is somebody else's and stays. */
+export function blockStep(
   bench: Bench,
   node: ClusterNode,
-  what: { id: string; title: string; file: RemoteFile; before?: ChangeStep['actions']; after?: ChangeStep['actions'] },
+  what: AboutFile & { file: Omit<RemoteFile, 'content' | 'secret'>; block: string; shown: string },
 ): Step {
-  return {
-    id: `${node.name}/${what.id}`,
-    kind: 'change',
-    title: what.title,
-    node: node.name,
-    actions: [...(what.before ?? []), putFile(bench.host(node), bench.cluster.name, what.file), ...(what.after ?? [])],
-    async check({ signal }): Promise<Check> {
-      const same = await fileMatches(bench.host(node), what.file, { signal })
-      return same ? { done: true } : { done: false, reason: `${what.file.path} is missing or different` }
+  const { file, block } = what
+  const host = bench.host(node)
+  // The rest of the file may hold secrets of others: it is treated as if it did.
+  const wanted = async (signal: AbortSignal): Promise<RemoteFile> => ({
+    ...file,
+    content: withManagedBlock((await readFile(host, file.path, { signal })) ?? '', block),
+    secret: true,
+  })
+  const write: Action = {
+    description: { kind: 'file', ...file, content: `${what.shown}(what else is in the file stays as it is)\n` },
+    async perform({ signal, epoch }) {
+      await writeFile(changing(host, bench.cluster.name, epoch), await wanted(signal), { signal })
     },
   }
+  const same = async (signal: AbortSignal) => fileMatches(host, await wanted(signal), { signal })
+  return aboutFile(node, what, write, file.path, same)
 }
 
-/** A server that was there before and is ours: an automatic one is removed, and a new one is not started yet. */
-export function servesAlready(bench: Bench, node: ClusterNode): boolean {
-  const { running, marker } = bench.found(node).server
-  return running && marker?.state === 'in-use'
-}
-
-export function reloadIfRunning(bench: Bench, node: ClusterNode): ChangeStep['actions'] {
-  if (!servesAlready(bench, node)) return []
-  const command = { argv: ['systemctl', 'reload', bench.layout.unit], as: 'root', timeoutMs: 60_000 } as const
-  return [runCommand(bench.host(node), bench.cluster.name, command)]
+function aboutFile(
+  node: ClusterNode,
+  { id, title, before = [], after = [], unfinished }: AboutFile,
+  write: Action,
+  path: string,
+  same: (signal: AbortSignal) => Promise<boolean>,
+): Step {
+  return {
+    id: `${node.name}/${id}`,
+    kind: 'change',
+    title,
+    node: node.name,
+    actions: [...before, write, ...after],
+    async check({ signal }): Promise<Check> {
+      if (!(await same(signal))) return { done: false, reason: `${path} is missing or different` }
+      const reason = await unfinished?.(signal)
+      return reason === undefined ? { done: true } : { done: false, reason }
+    },
+  }
 }

@@ -4,13 +4,14 @@ import { putFile, runCommand } from '../../src/host/actions.js'
 import { runDetached } from '../../src/host/detached-action.js'
 import type { RemoteFile } from '../../src/host/files.js'
 import type { Check, Step } from '../../src/operations/step.js'
-import type { Marker } from '../../src/postgres/inspect.js'
 import { managedSettings } from '../../src/postgres/settings.js'
 import { nodeConninfo, repmgrConf } from '../../src/repmgr/conf.js'
 import type { Bench } from '../bench.js'
-import { refuseForeign } from '../find-primary.js'
+import { isInUse, refuseForeign } from '../find-primary.js'
 import { grantAccess, passFileStep } from './access.js'
-import { fileStep, reloadIfRunning } from './file-step.js'
+import { emptyUnused, markerFile } from './data-directory.js'
+import { fileStep } from './file-step.js'
+import { reloadIfRunning, staleReason } from './reload.js'
 
 /** Everything that a host needs before it holds data, in order. */
 export function prepareHost(bench: Bench, node: ClusterNode): Step[] {
@@ -25,11 +26,6 @@ export function prepareHost(bench: Bench, node: ClusterNode): Step[] {
     passFileStep(bench, node),
     writeRepmgrConf(bench, node),
   ]
-}
-
-export function markerFile(bench: Bench, node: ClusterNode, state: Marker['state']): RemoteFile {
-  const marker: Marker = { cluster: bench.cluster.name, node: node.name, state }
-  return { path: bench.layout.marker, content: `${JSON.stringify(marker)}\n`, owner: 'root:root', mode: '0644' }
 }
 
 /** Debian's package makes and starts a server `main` when it is installed; ours is made with our own options. */
@@ -58,22 +54,25 @@ function keepPackagesFromMakingServers(bench: Bench, node: ClusterNode): Step {
 
 function installPackages(bench: Bench, node: ClusterNode): Step {
   const { packages } = bench.layout
-  const host = bench.host(node)
-  const scope = bench.cluster.name
-  const apt = ['apt-get', '-q', '-y', '-o', 'DPkg::Lock::Timeout=300']
-  const env = { DEBIAN_FRONTEND: 'noninteractive' }
+  const apt = 'apt-get -q -y -o DPkg::Lock::Timeout=300'
+  // One command, so that a worker that finds it under way has nothing to wait for before it can watch it.
+  const script = `${apt} update && exec ${apt} install --no-install-recommends "$@"`
   return {
     id: `${node.name}/packages`,
     kind: 'change',
     title: `install ${packages.join(' and ')}`,
     node: node.name,
     actions: [
-      runCommand(host, scope, { argv: [...apt, 'update'], as: 'root', env, timeoutMs: 300_000 }),
       // Detached, because a package manager that is cut short leaves a host that needs repair.
       runDetached(
-        host,
-        scope,
-        { argv: [...apt, 'install', '--no-install-recommends', ...packages], as: 'root', env, timeoutMs: 1_800_000 },
+        bench.host(node),
+        bench.cluster.name,
+        {
+          argv: ['sh', '-c', script, 'install', ...packages],
+          as: 'root',
+          env: { DEBIAN_FRONTEND: 'noninteractive' },
+          timeoutMs: 1_800_000,
+        },
         { name: `${node.name}-packages` },
       ),
     ],
@@ -111,7 +110,7 @@ function dropAutomaticServer(bench: Bench, node: ClusterNode): Step {
 
 /**
  * The host is marked as ours before anything is made and again when it is whole: what is found between the two was cut
- * short, holds nothing, and is made again.
+ * short, holds nothing, and is made again. `manual`: until it is started on purpose, no boot and no package starts it.
  */
 function makeServer(bench: Bench, node: ClusterNode): Step {
   const { layout, cluster } = bench
@@ -122,7 +121,7 @@ function makeServer(bench: Bench, node: ClusterNode): Step {
     '--locale=C.UTF-8',
     '--encoding=UTF8',
     `--port=${cluster.port}`,
-    '--start-conf=auto',
+    '--start-conf=manual',
     String(layout.version),
     layout.clusterName,
     '--',
@@ -136,21 +135,14 @@ function makeServer(bench: Bench, node: ClusterNode): Step {
     ...(leftover ? { destroys: 'the half-made server of a try that was cut short; it was never started' } : {}),
     actions: [
       putFile(host, cluster.name, markerFile(bench, node, 'creating')),
-      ...(leftover
-        ? [
-            runCommand(host, cluster.name, {
-              argv: ['rm', '-rf', '--one-file-system', '--', layout.dataDirectory, layout.configDirectory],
-              as: 'root',
-              timeoutMs: 120_000,
-            }),
-          ]
-        : []),
+      ...(leftover ? [emptyUnused(bench, node, [layout.configDirectory])] : []),
       runCommand(host, cluster.name, { argv: command, as: 'root', timeoutMs: 300_000 }),
       putFile(host, cluster.name, markerFile(bench, node, 'created')),
     ],
     async check({ signal }): Promise<Check> {
       const state = await bench.inspect(node, signal)
       if (!state.untouched) refuseForeign(bench, node, state)
+      if (isInUse(state)) return { done: true }
       if (state.marker === undefined || state.marker.state === 'creating')
         return { done: false, reason: 'there is no server yet' }
       if (!state.configured) return { done: false, reason: `${layout.configDirectory} has no postgresql.conf` }
@@ -172,6 +164,7 @@ function writeSettings(bench: Bench, node: ClusterNode): Step {
     title: 'write the settings',
     file,
     after: reloadIfRunning(bench, node),
+    unfinished: signal => staleReason(bench, node, layout.managedSettings, signal),
   })
 }
 

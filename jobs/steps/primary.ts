@@ -1,60 +1,74 @@
 /** The first server: started, given repmgr's role and database, registered. */
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { act, putFile, runCommand, runSql } from '../../src/host/actions.js'
-import type { Check, Step } from '../../src/operations/step.js'
+import type { Check, Step, StepContext } from '../../src/operations/step.js'
 import { ServerUnreachable } from '../../src/postgres/connect.js'
 import { scramVerifier } from '../../src/postgres/scram.js'
 import { registerPrimary } from '../../src/repmgr/commands.js'
-import { readMetadata } from '../../src/repmgr/metadata.js'
 import type { Bench } from '../bench.js'
-import { until } from '../until.js'
-import { markerFile } from './prepare-host.js'
+import { NotInTime, until } from '../until.js'
+import { markerFile } from './data-directory.js'
+import { askLocal, superuser } from './local-sql.js'
+import { registrationOf } from './registration.js'
 
 export function startPrimary(bench: Bench, node: ClusterNode): Step[] {
   return [startServer(bench, node), makeRole(bench, node), makeDatabase(bench, node), register(bench, node)]
 }
 
-const START_TIMEOUT_MS = 120_000
+/** A fresh server, or a primary after a crash of moderate size. */
+const START_TIMEOUT_MS = 300_000
+/** Time for the process to appear; from then on it is waited for as long as it lives. */
+const LAUNCH_TIMEOUT_MS = 60_000
 
-/** Marked as in use before it can first accept a write: from then on nothing here ever wipes it. */
-export function startServer(bench: Bench, node: ClusterNode): Step {
+/**
+ * Marked as in use before it can first accept a write: from then on nothing here ever wipes it, and Debian starts it at
+ * boot. `limitMs` is long for a standby, which replays everything that was written during its clone before it answers.
+ */
+export function startServer(bench: Bench, node: ClusterNode, limitMs = START_TIMEOUT_MS): Step {
   const host = bench.host(node)
+  const scope = bench.cluster.name
+  const startConf = { path: bench.layout.startConf, content: 'auto\n', owner: 'postgres:postgres', mode: '0644' }
   return {
     id: `${node.name}/start`,
     kind: 'change',
     title: 'start the server',
     node: node.name,
     actions: [
-      putFile(host, bench.cluster.name, markerFile(bench, node, 'in-use')),
-      runCommand(host, bench.cluster.name, {
-        argv: ['systemctl', 'start', bench.layout.unit],
+      putFile(host, scope, markerFile(bench, node, 'in-use')),
+      putFile(host, scope, startConf),
+      runCommand(host, scope, {
+        argv: ['systemctl', 'start', '--no-block', bench.layout.unit],
         as: 'root',
-        timeoutMs: START_TIMEOUT_MS,
+        timeoutMs: 60_000,
       }),
-      act('wait until it accepts connections', ({ signal }) =>
-        until(
-          `PostgreSQL on ${node.name} accepts connections`,
-          START_TIMEOUT_MS,
-          signal,
-          async () => (await bench.inspect(node, signal)).inRecovery !== undefined,
-        ),
-      ),
+      act('wait until it accepts connections', context => waitUntilAccepting(bench, node, limitMs, context)),
     ],
     async check({ signal }): Promise<Check> {
-      const { running, inRecovery } = await bench.inspect(node, signal)
+      const { running, inRecovery, marker } = await bench.inspect(node, signal)
       if (!running) return { done: false, reason: 'it is not running' }
-      return inRecovery === undefined
-        ? { done: false, reason: 'it runs, but does not accept connections yet' }
-        : { done: true }
+      if (inRecovery === undefined) return { done: false, reason: 'it runs, but does not accept connections yet' }
+      return marker?.state === 'in-use'
+        ? { done: true }
+        : { done: false, reason: 'it runs, and is not marked as in use' }
     },
   }
 }
 
-const superuser = (bench: Bench, database = 'postgres') => ({
-  psql: `${bench.layout.binDirectory}/psql`,
-  port: bench.cluster.port,
-  database,
-})
+async function waitUntilAccepting(
+  bench: Bench,
+  node: ClusterNode,
+  limitMs: number,
+  context: StepContext,
+): Promise<void> {
+  let seenAtMs = performance.now()
+  await until(`PostgreSQL on ${node.name} accepts connections`, limitMs, context, async () => {
+    const { running, inRecovery } = await bench.inspect(node, context.signal)
+    if (running) seenAtMs = performance.now()
+    else if (performance.now() - seenAtMs > LAUNCH_TIMEOUT_MS)
+      throw new NotInTime(`PostgreSQL on ${node.name} runs`, LAUNCH_TIMEOUT_MS)
+    return inRecovery !== undefined
+  })
+}
 
 /** repmgr's tools expect a superuser. Only a verifier leaves this process; the password itself is in .pgpass alone. */
 function makeRole(bench: Bench, node: ClusterNode): Step {
@@ -121,26 +135,7 @@ function register(bench: Bench, node: ClusterNode): Step {
     title: 'register the primary with repmgr',
     node: node.name,
     actions: [runCommand(bench.host(node), bench.cluster.name, registerPrimary(bench.layout))],
-    async check({ signal }): Promise<Check> {
-      const row = (await bench.ask(node, { signal }, readMetadata))?.find(({ nodeId }) => nodeId === node.nodeId)
-      if (!row) return { done: false, reason: 'repmgr.nodes does not have it' }
-      return row.type === 'primary' && row.active
-        ? { done: true }
-        : { done: false, reason: `repmgr.nodes has it as ${row.type}${row.active ? '' : ', inactive'}` }
-    },
+    check: ({ signal }) =>
+      registrationOf(bench, node, node, signal, row => (row.type === 'primary' ? undefined : `as a ${row.type}`)),
   }
-}
-
-/** One value, from the local superuser. */
-async function askLocal(bench: Bench, node: ClusterNode, signal: AbortSignal, statement: string): Promise<string> {
-  const { psql, port, database } = superuser(bench)
-  const { stdout } = await bench.host(node).run(
-    {
-      argv: [psql, '-XAtqw', '-p', String(port), '-d', database, '-c', statement],
-      as: 'postgres',
-      timeoutMs: 15_000,
-    },
-    { signal },
-  )
-  return stdout.trim()
 }

@@ -33,7 +33,8 @@ export function proveReplication(bench: Bench, primary: ClusterNode, standbys: r
     actions: [
       act(
         'write a row on the primary, read it on each standby, see that each refuses a write, remove it again',
-        async ({ operationId, signal, log, note }) => {
+        async context => {
+          const { operationId, signal, log, note } = context
           // Named after the operation: what one that was cut short left behind goes with the next one's.
           const table = `understudy_proof_${operationId.toLowerCase()}`
           try {
@@ -52,7 +53,7 @@ export function proveReplication(bench: Bench, primary: ClusterNode, standbys: r
               standbys.map(async standby => {
                 const begun = performance.now()
                 await bench.ask(standby, { signal, timeoutMs: REPLAY_TIMEOUT_MS }, async query => {
-                  await until(`${standby.name} has replayed ${lsn}`, REPLAY_TIMEOUT_MS, signal, async () => {
+                  await until(`${standby.name} has replayed ${lsn}`, REPLAY_TIMEOUT_MS, context, async () => {
                     const [row] = await query('SELECT pg_last_wal_replay_lsn()::text AS lsn')
                     return typeof row?.lsn === 'string' && lagBytes(lsn, parseLsn(row.lsn)) <= 0
                   })

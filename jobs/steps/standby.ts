@@ -3,24 +3,25 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { slotName } from '../../src/cluster/status.js'
 import { act, changing, runCommand } from '../../src/host/actions.js'
-import { render } from '../../src/host/command.js'
 import { runDetached } from '../../src/host/detached-action.js'
 import type { CommandFailed } from '../../src/host/errors.js'
 import { writeFile } from '../../src/host/files.js'
 import { diskFree } from '../../src/host/system.js'
 import { OperationError } from '../../src/operations/errors.js'
 import type { Check, Step, StepContext } from '../../src/operations/step.js'
+import type { Marker } from '../../src/postgres/inspect.js'
 import { cloneStandby, registerStandby } from '../../src/repmgr/commands.js'
-import { readMetadata } from '../../src/repmgr/metadata.js'
 import type { Bench } from '../bench.js'
+import { isInUse, NotAStandby, refuseForeign } from '../find-primary.js'
 import { until } from '../until.js'
-import { markerFile } from './prepare-host.js'
+import { emptyUnused, markerFile } from './data-directory.js'
 import { startServer } from './primary.js'
+import { registrationOf } from './registration.js'
 
 export function makeStandby(bench: Bench, node: ClusterNode, primary: ClusterNode): Step[] {
   return [
     clone(bench, node, primary),
-    startServer(bench, node),
+    startServer(bench, node, CATCH_UP_TIMEOUT_MS),
     follow(bench, node, primary),
     register(bench, node, primary),
   ]
@@ -28,6 +29,8 @@ export function makeStandby(bench: Bench, node: ClusterNode, primary: ClusterNod
 
 /** A week: as good as none, and still a limit. */
 const CLONE_TIMEOUT_MS = 7 * 24 * 3_600_000
+/** A standby answers once it has replayed what was written while it was cloned: as long as it lives, it is waited for. */
+const CATCH_UP_TIMEOUT_MS = 24 * 3_600_000
 const FOLLOW_TIMEOUT_MS = 300_000
 
 /** Thrown when the clone does not fit, before or after it was begun. */
@@ -51,9 +54,11 @@ export class DiskFull extends OperationError {
 function clone(bench: Bench, node: ClusterNode, primary: ClusterNode): Step {
   const { layout, cluster } = bench
   const host = bench.host(node)
-  const command = cloneStandby(layout, { host: primary.host, port: cluster.port }, CLONE_TIMEOUT_MS)
-  // Only ever what was made here and never in use: the marker says so, and a running server stops it.
-  const empty = ['find', layout.dataDirectory, '-mindepth', '1', '-delete'] as const
+  const copyName = `understudy_clone_${node.nodeId}`
+  const command = cloneStandby(layout, { host: primary.host, port: cluster.port }, copyName, CLONE_TIMEOUT_MS)
+  const empty = emptyUnused(bench, node)
+  const mark = (state: Marker['state'], { epoch, signal }: StepContext) =>
+    writeFile(changing(host, cluster.name, epoch), markerFile(bench, node, state), { signal })
   return {
     id: `${node.name}/clone`,
     kind: 'change',
@@ -65,42 +70,30 @@ function clone(bench: Bench, node: ClusterNode, primary: ClusterNode): Step {
       runDetached(host, cluster.name, command, {
         name: `${node.name}-clone`,
         async before(context) {
+          // Before the mark: it is what says whether the directory may be emptied, and by itself says no.
+          context.log(empty.description.kind === 'command' ? `$ ${empty.description.text}` : 'empty the data directory')
+          await empty.perform(context)
           await refuseTooSmall(bench, node, primary, context.signal)
-          const guardedHost = changing(host, cluster.name, context.epoch)
-          await writeFile(guardedHost, markerFile(bench, node, 'cloning'), { signal: context.signal })
-          await refuseInUse(bench, node, context.signal)
-          context.log(`$ ${render({ argv: empty, as: 'postgres', timeoutMs: 0 })}`)
-          await guardedHost.run({ argv: empty, as: 'postgres', timeoutMs: 600_000 }, { signal: context.signal })
+          await mark('cloning', context)
         },
-        after: ({ epoch, signal }) =>
-          writeFile(changing(host, cluster.name, epoch), markerFile(bench, node, 'in-use'), { signal }),
-        alongside: (context, signal) => reportProgress(bench, node, primary, context, signal),
+        after: context => mark('in-use', context),
+        alongside: (context, signal) => reportProgress(bench, primary, copyName, context, signal),
         explain: failed => explainClone(bench, node, failed),
       }),
     ],
     async check({ signal }): Promise<Check> {
-      const { marker, systemIdentifier, standbySignal, inRecovery } = await bench.inspect(node, signal)
-      if (marker?.state !== 'in-use')
-        return {
-          done: false,
-          reason: marker?.state === 'cloning' ? 'a copy was begun and is not whole' : 'it holds no copy yet',
-        }
-      if (inRecovery !== true && !standbySignal) return { done: false, reason: 'it is no standby' }
+      const state = await bench.inspect(node, signal)
+      refuseForeign(bench, node, state)
+      if (!isInUse(state)) {
+        const begun = state.marker?.state === 'cloning'
+        return { done: false, reason: begun ? 'a copy was begun and is not whole' : 'it holds no copy yet' }
+      }
+      const { systemIdentifier, standbySignal, inRecovery } = state
+      if (inRecovery !== true && !standbySignal) {
+        throw new NotAStandby(node.name, 'it became a primary, or was one, since this operation began.')
+      }
       return { done: true, note: `system identifier ${systemIdentifier}` }
     },
-  }
-}
-
-async function refuseInUse(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<void> {
-  const state = await bench.inspect(node, signal)
-  const ours =
-    state.marker?.cluster === bench.cluster.name && state.marker.node === node.name && state.marker.state === 'cloning'
-  if (state.running || !ours) {
-    throw new OperationError(`The data directory of ${node.name} is in use, so it is not emptied for a clone.`, {
-      code: 'data-directory-not-empty',
-      outcome: 'not_started',
-      remedy: `Look at who started PostgreSQL on ${node.name}. Nothing was removed.`,
-    })
   }
 }
 
@@ -138,11 +131,11 @@ function explainClone(bench: Bench, node: ClusterNode, failed: CommandFailed): O
   )
 }
 
-/** The primary knows how far the copy is. Tied to the copy by the standby's address, the only thing both sides know. */
+/** The primary knows how far the copy is. */
 async function reportProgress(
   bench: Bench,
-  node: ClusterNode,
   primary: ClusterNode,
+  copyName: string,
   context: StepContext,
   signal: AbortSignal,
 ): Promise<void> {
@@ -152,20 +145,16 @@ async function reportProgress(
       .ask(primary, { timeoutMs: 2000, signal }, query =>
         query(
           `SELECT p.backup_streamed::text AS streamed, p.backup_total::text AS total
-             FROM pg_stat_progress_basebackup p JOIN pg_stat_activity a USING (pid) WHERE host(a.client_addr) = $1`,
-          [node.host],
+             FROM pg_stat_progress_basebackup p JOIN pg_stat_activity a USING (pid) WHERE a.application_name = $1`,
+          [copyName],
         ),
       )
       .catch(() => [])
     if (!row) continue
     const doneBytes = Number(row.streamed)
     const totalBytes = Number(row.total ?? 0)
-    context.progress({
-      doneBytes,
-      ...(totalBytes > 0
-        ? { totalBytes, percent: Math.min(100, Math.round((doneBytes / totalBytes) * 1000) / 10) }
-        : {}),
-    })
+    const percent = Math.min(100, Math.round((doneBytes / totalBytes) * 1000) / 10)
+    context.progress({ doneBytes, ...(totalBytes > 0 ? { totalBytes, percent } : {}) })
   }
 }
 
@@ -185,12 +174,12 @@ function follow(bench: Bench, node: ClusterNode, primary: ClusterNode): Step {
     title: `wait until it streams from ${primary.name}`,
     node: node.name,
     actions: [
-      act('wait until it streams', ({ signal }) =>
+      act('wait until it streams', context =>
         until(
           `${node.name} streams from ${primary.name}`,
           FOLLOW_TIMEOUT_MS,
-          signal,
-          async () => (await streaming(signal))?.state === 'streaming',
+          context,
+          async () => (await streaming(context.signal))?.state === 'streaming',
         ),
       ),
     ],
@@ -213,16 +202,11 @@ function register(bench: Bench, node: ClusterNode, primary: ClusterNode): Step {
     title: 'register the standby with repmgr',
     node: node.name,
     actions: [runCommand(bench.host(node), bench.cluster.name, registerStandby(bench.layout, primary.nodeId))],
-    async check({ signal }): Promise<Check> {
-      const row = (await bench.ask(primary, { signal }, readMetadata))?.find(({ nodeId }) => nodeId === node.nodeId)
-      if (!row) return { done: false, reason: 'repmgr.nodes does not have it' }
-      if (row.type !== 'standby' || !row.active || row.upstreamNodeId !== primary.nodeId) {
-        return {
-          done: false,
-          reason: `repmgr.nodes has it as ${row.active ? 'an active' : 'an inactive'} ${row.type} under node ${row.upstreamNodeId}`,
-        }
-      }
-      return { done: true }
-    },
+    check: ({ signal }) =>
+      registrationOf(bench, node, primary, signal, row =>
+        row.type === 'standby' && row.upstreamNodeId === primary.nodeId
+          ? undefined
+          : `as a ${row.type} under node ${row.upstreamNodeId}`,
+      ),
   }
 }

@@ -98,6 +98,11 @@ export const Cluster = Type.Object(
     postgresVersion: PostgresVersion,
     port: Port,
     nodes: Type.Array(ClusterNode),
+    controllers: Type.Optional(
+      Type.Array(Type.String(), {
+        description: 'Addresses under which the hosts have seen this service: they may connect to the servers.',
+      }),
+    ),
     nextNodeId: Type.Integer({ minimum: 1, description: 'node_id of the next node that joins.' }),
     systemIdentifier: Type.Optional(
       Type.String({ description: 'PostgreSQL’s own identifier of this database cluster, known once it was built.' }),

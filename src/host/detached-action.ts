@@ -10,7 +10,7 @@ import type { Host } from './host.js'
 const POLL_MS = 500
 
 export interface DetachedOptions {
-  /** Part of the address on the host, beside the operation's id. */
+  /** Part of its address on the host, beside the cluster's name. */
   name: string
   /** Run before the command is first started, not when one that is under way is found. */
   before?: (context: StepContext) => Promise<void>
@@ -22,22 +22,27 @@ export interface DetachedOptions {
   explain?: (failure: CommandFailed) => OperationError
 }
 
-/** The command's address on its host: the same for every worker of the operation. */
-export const detachedId = (operationId: string, name: string) =>
-  `${operationId}-${name}`.toLowerCase().replaceAll(/[^a-z0-9-]/g, '-')
+/**
+ * The command's address on its host: of the cluster and the work, not of the operation, so that also a later operation
+ * finds a copy that one before it has lost sight of.
+ */
+export const detachedId = (scope: string, name: string) =>
+  `${scope}-${name}`.toLowerCase().replaceAll(/[^a-z0-9-]/g, '-')
 
 export function runDetached(host: Host, scope: string, command: Command, options: DetachedOptions): Action {
   return {
     description: { kind: 'command', text: render(command) },
     async perform(context) {
       const { signal, draining, epoch, log } = context
-      const id = detachedId(context.operationId, options.name)
+      const id = detachedId(scope, options.name)
       const earlier = await inspectDetached(host, id, { signal })
-      if (earlier.state === 'absent') {
+      if (earlier.state === 'running' || (earlier.state === 'exited' && earlier.exitCode === 0)) {
+        log(`${id} is on the host already (${earlier.state}): a worker before this one started it`)
+      } else {
+        // One that failed, or was lost, while nobody looked is no answer to this try.
+        if (earlier.state !== 'absent') await forgetDetached(host, id, { signal })
         await options.before?.(context)
         await startDetached(host, { id, command, guard: { scope, epoch, waitMs: 120_000 } }, { signal })
-      } else {
-        log(`${id} is on the host already (${earlier.state}): a worker before this one started it`)
       }
       const over = new AbortController()
       const until = AbortSignal.any([signal, draining, over.signal])

@@ -43,6 +43,20 @@ export class StepNotEffective extends OperationError {
   }
 }
 
+/** Thrown when an action was refused after others of its step were carried out. */
+class StepHalfDone extends OperationError {
+  constructor(cause: OperationError) {
+    const { code, remedy, output } = cause
+    super(cause.message, {
+      code,
+      outcome: 'failed_partial',
+      remedy,
+      cause,
+      ...(output === undefined ? {} : { output }),
+    })
+  }
+}
+
 /** Runs all stages. Throws `PlanFailed`, with the first failure in reading order. */
 export async function runPlan(plan: Plan, context: RunContext): Promise<OperationResult> {
   await context.journal.planned(
@@ -118,10 +132,16 @@ async function carryOut(
     // What an earlier turn of this operation began or did stays "changed", though this turn finds it done.
     if (before.done) return earlier?.state === 'changed' || earlier?.state === 'running' ? 'changed' : 'unchanged'
   }
-  for (const action of step.actions) {
+  for (const [index, action] of step.actions.entries()) {
     stopIfAsked(context)
     context.log(announce(action.description))
-    await action.perform(context)
+    try {
+      await action.perform(context)
+    } catch (error) {
+      // An action that did not start says nothing of those before it.
+      if (index > 0 && error instanceof OperationError && error.outcome === 'not_started') throw new StepHalfDone(error)
+      throw error
+    }
   }
   if (step.kind === 'verify') return 'verified'
   const after = await step.check(context)

@@ -1,8 +1,6 @@
 /** pg_hba.conf: one managed block, first in the file, because the first line that matches decides. Pure. */
 import { isIP } from 'node:net'
-
-const BEGIN = '# BEGIN understudy (managed: what is changed in here is overwritten)'
-const END = '# END understudy'
+import { asManagedBlock } from './managed-block.js'
 
 export interface HbaAccess {
   /** Addresses or names of the cluster's nodes: each is a client and a replication client of each. */
@@ -15,28 +13,11 @@ export interface HbaAccess {
 export function managedBlock({ nodes, controllers }: HbaAccess): string {
   const line = (database: string, address: string) =>
     `host    ${database.padEnd(12)} repmgr    ${mask(address).padEnd(24)} scram-sha-256`
-  return [
-    BEGIN,
+  return asManagedBlock([
     'local   all          postgres                           peer',
     ...unique(nodes).flatMap(address => [line('repmgr', address), line('replication', address)]),
     ...unique(controllers).map(address => line('repmgr', address)),
-    END,
-    '',
-  ].join('\n')
-}
-
-/** The file with our block first and everything else as it was. */
-export function withManagedBlock(existing: string, block: string): string {
-  const rest = withoutManagedBlock(existing).replace(/^\n+/, '')
-  return rest === '' ? block : `${block}\n${rest}`
-}
-
-export function withoutManagedBlock(text: string): string {
-  const lines = text.split('\n')
-  const begin = lines.indexOf(BEGIN)
-  const end = lines.indexOf(END, begin + 1)
-  if (begin < 0 || end < 0) return text
-  return [...lines.slice(0, begin), ...lines.slice(end + 1)].join('\n')
+  ])
 }
 
 /** A host may be called "all", but its name must not let everybody in: quoted, a keyword is a name. */

@@ -5,7 +5,7 @@ import type { Layout } from './layout.js'
 /**
  * How far a server of ours was built; written to the host before each change that could be cut short.
  * creating: half-made, holds nothing. created: fresh from initdb, never started. cloning: a copy is being made, or was
- * cut short. in-use: it was started, or holds a whole copy. Only what is not in-use is ever wiped.
+ * cut short. in-use: it was started, or holds a whole copy. Only what is not in-use, and was never started, is ever wiped.
  */
 export interface Marker {
   cluster: string
@@ -21,11 +21,22 @@ export interface ServerState {
   marker: Marker | undefined
   systemIdentifier: string | undefined
   standbySignal: boolean
+  /**
+   * Whether a server was ever started on this very data directory: PostgreSQL writes `postmaster.opts` at each start and
+   * neither initdb nor a base backup brings one. It tells what the marker cannot know: what somebody did meanwhile.
+   */
+  everStarted: boolean
   running: boolean
   /** Undefined where the server does not run or does not answer its own superuser. */
   inRecovery: boolean | undefined
   /** A server that the package made by itself and nobody has used. */
   untouched: boolean
+  /** Where the configuration of this server says that its data are; undefined where there is no configuration. */
+  livesIn: string | undefined
+  /** Clusters whose servers of other versions are on this host. */
+  otherClusters: string[]
+  /** A repmgr.conf that we did not write. */
+  foreignRepmgrConf: boolean
   /** Another server of this host that has the port: its `version/name`. */
   portTakenBy: string | undefined
 }
@@ -44,8 +55,8 @@ const USED = `SELECT (SELECT count(*) FROM pg_database WHERE datname NOT IN ('po
  + (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_stat_replication)`
 
 const SCRIPT = `
-version=$1 data=$2 conf=$3 marker=$4 port=$5 used=$6 bin=/usr/lib/postgresql/$1/bin
-shift 6
+version=$1 data=$2 conf=$3 marker=$4 port=$5 used=$6 repmgr=$7 bin=/usr/lib/postgresql/$1/bin
+shift 7
 for package in "$@"; do
   dpkg-query -W -f 'package=\${Package} \${db:Status-Status} \${Version}\\n' "$package" 2>/dev/null || true
 done
@@ -58,15 +69,22 @@ else echo directory=other; fi
 [ -f "$data/standby.signal" ] && echo standby=yes
 [ -f "$data/global/pg_control" ] && [ -x "$bin/pg_controldata" ] &&
   "$bin/pg_controldata" "$data" | sed -n 's/^Database system identifier: */identifier=/p'
+if [ -e "$data/postmaster.opts" ] || [ -e "$data/postmaster.pid" ]; then echo started=yes; fi
 pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null || true)
-if [ -n "$pid" ] && [ "$(readlink "/proc/$pid/exe" 2>/dev/null)" = "$bin/postgres" ]; then
+# Not by its program, which an upgrade replaces under a living server: a postmaster stays in its data directory.
+if [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$data")" ]; then
   echo running=yes
   actual=$(sed -n 4p "$data/postmaster.pid")
   ask() { timeout 5 sudo -n -u postgres "$bin/psql" -XAtqw -p "$actual" -d "$1" -c "$2" 2>/dev/null; }
   echo "recovery=$(ask postgres 'SELECT pg_is_in_recovery()')"
   echo "used=$(ask postgres "$used") $(ask template1 "$used")"
 fi
+for other in /var/lib/understudy/postgresql-*-main.json; do
+  [ "$other" = "$marker" ] || [ ! -f "$other" ] || echo "other=$(tr -d '\\n' <"$other")"
+done
+[ -f "$repmgr" ] && ! grep -q '^# Managed by Understudy' "$repmgr" && echo foreign-repmgr-conf=yes
 if command -v pg_lsclusters >/dev/null; then
+  pg_lsclusters -h | awk -v own="$version main" '($1 " " $2) == own { print "lives=" $6 }'
   pg_lsclusters -h | awk -v port="$port" -v own="$version main" '$3 == port && ($1 " " $2) != own { print "taken=" $1 "/" $2 }'
 fi
 exit 0
@@ -91,6 +109,7 @@ export async function inspectServer(
         layout.marker,
         String(port),
         USED,
+        layout.repmgrConf,
         ...layout.packages,
       ],
       as: 'root',
@@ -100,10 +119,12 @@ export async function inspectServer(
   )
   const found = new Map<string, string>()
   const packages: Record<string, string> = {}
+  const otherClusters: string[] = []
   for (const line of stdout.split('\n')) {
     const equals = line.indexOf('=')
     const [key, value] = [line.slice(0, equals), line.slice(equals + 1)]
-    if (key !== 'package') found.set(key, value)
+    if (key === 'other') otherClusters.push((JSON.parse(value) as Marker).cluster)
+    else if (key !== 'package') found.set(key, value)
     else {
       const [name, status, version] = value.split(' ')
       if (name && version && status === 'installed') packages[name] = version
@@ -118,9 +139,13 @@ export async function inspectServer(
     marker: marker === undefined ? undefined : (JSON.parse(marker) as Marker),
     systemIdentifier: found.get('identifier'),
     standbySignal: found.get('standby') === 'yes',
+    everStarted: found.get('started') === 'yes',
     running: found.get('running') === 'yes',
     inRecovery: recovery === 't' ? true : recovery === 'f' ? false : undefined,
     untouched: found.get('used') === '0 0' && recovery === 'f' && marker === undefined,
+    livesIn: found.get('lives'),
+    otherClusters,
+    foreignRepmgrConf: found.get('foreign-repmgr-conf') === 'yes',
     portTakenBy: found.get('taken'),
   }
 }

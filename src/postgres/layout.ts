@@ -8,6 +8,8 @@ export interface Layout {
   dataDirectory: string
   configDirectory: string
   managedSettings: string
+  /** Whether Debian starts the server at boot and after upgrades: `auto` or `manual`. */
+  startConf: string
   hbaFile: string
   unit: string
   packages: readonly string[]
@@ -29,6 +31,7 @@ export function debianLayout(version: number): Layout {
     dataDirectory: `/var/lib/postgresql/${version}/main`,
     configDirectory: `/etc/postgresql/${version}/main`,
     managedSettings: `/etc/postgresql/${version}/main/conf.d/understudy.conf`,
+    startConf: `/etc/postgresql/${version}/main/start.conf`,
     hbaFile: `/etc/postgresql/${version}/main/pg_hba.conf`,
     unit: `postgresql@${version}-main.service`,
     packages: [`postgresql-${version}`, `postgresql-${version}-repmgr`],

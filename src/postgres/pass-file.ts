@@ -1,4 +1,5 @@
-/** The .pgpass file of the postgres user. */
+/** Our part of the .pgpass file of the postgres user: what else stands in it is somebody's. */
+import { asManagedBlock } from './managed-block.js'
 
 const escapeField = (value: string) => value.replaceAll('\\', '\\\\').replaceAll(':', '\\:')
 
@@ -6,9 +7,5 @@ const escapeField = (value: string) => value.replaceAll('\\', '\\\\').replaceAll
 export function passFile(hosts: readonly string[], port: number, password: string): string {
   const line = (host: string, database: string) =>
     [host, String(port), database, 'repmgr', password].map(escapeField).join(':')
-  return [
-    '# Managed by Understudy.',
-    ...[...hosts].sort().flatMap(host => [line(host, 'repmgr'), line(host, 'replication')]),
-    '',
-  ].join('\n')
+  return asManagedBlock([...hosts].sort().flatMap(host => [line(host, 'repmgr'), line(host, 'replication')]))
 }

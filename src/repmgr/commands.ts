@@ -1,30 +1,28 @@
 /** repmgr's commands, as they are run on a host. All as the postgres user: repmgr refuses to run as root. */
 import type { Command } from '../host/command.js'
 import type { Layout } from '../postgres/layout.js'
+import { nodeConninfo } from './conf.js'
 
 const base = (layout: Layout) => [layout.repmgr, '-f', layout.repmgrConf]
 
+/** `--force` makes them repeatable: the caller has seen that the row, where there is one, is this node's own. */
 export function registerPrimary(layout: Layout): Command {
-  return { argv: [...base(layout), 'primary', 'register'], as: 'postgres', timeoutMs: 60_000 }
+  return { argv: [...base(layout), 'primary', 'register', '--force'], as: 'postgres', timeoutMs: 60_000 }
 }
 
-/** The time limit is for the caller to set: a clone takes as long as the database is large. */
-export function cloneStandby(layout: Layout, from: { host: string; port: number }, timeoutMs: number): Command {
+/**
+ * The time limit is for the caller to set: a clone takes as long as the database is large. `applicationName` is what the
+ * primary knows the copy by while it is made.
+ */
+export function cloneStandby(
+  layout: Layout,
+  from: { host: string; port: number },
+  applicationName: string,
+  timeoutMs: number,
+): Command {
+  const conninfo = `${nodeConninfo(from)} application_name=${applicationName}`
   return {
-    argv: [
-      ...base(layout),
-      '-h',
-      from.host,
-      '-p',
-      String(from.port),
-      '-U',
-      'repmgr',
-      '-d',
-      'repmgr',
-      'standby',
-      'clone',
-      '--fast-checkpoint',
-    ],
+    argv: [...base(layout), '-d', conninfo, 'standby', 'clone', '--fast-checkpoint'],
     as: 'postgres',
     timeoutMs,
   }
@@ -32,7 +30,7 @@ export function cloneStandby(layout: Layout, from: { host: string; port: number 
 
 export function registerStandby(layout: Layout, upstreamNodeId: number): Command {
   return {
-    argv: [...base(layout), 'standby', 'register', `--upstream-node-id=${upstreamNodeId}`, '--wait-sync=30'],
+    argv: [...base(layout), 'standby', 'register', `--upstream-node-id=${upstreamNodeId}`, '--wait-sync=30', '--force'],
     as: 'postgres',
     timeoutMs: 90_000,
   }

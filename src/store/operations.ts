@@ -336,10 +336,19 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
       const lastProgress = new Map<string, number>()
       return {
         async planned(steps) {
-          const known = await redis.hgetall(keys.steps(id))
+          const [known, earlier] = await Promise.all([
+            redis.hgetall(keys.steps(id)),
+            redis.hget(keys.operation(id), 'order'),
+          ])
           const fields = steps.flatMap(step => (known[step.id] === undefined ? [step.id, JSON.stringify(step)] : []))
           await write(turn, keys.steps(id), undefined, fields)
-          await write(turn, keys.operation(id), undefined, ['order', JSON.stringify(steps.map(step => step.id))])
+          // What an earlier turn did, and this turn has not to do any more, stays in the record.
+          const ids = new Set(steps.map(step => step.id))
+          const done = (JSON.parse(earlier ?? '[]') as string[]).filter(
+            old =>
+              !ids.has(old) && known[old] !== undefined && (JSON.parse(known[old]) as StepRecord).state !== 'pending',
+          )
+          await write(turn, keys.operation(id), undefined, ['order', JSON.stringify([...done, ...ids])])
         },
         async read(stepId) {
           const text = await redis.hget(keys.steps(id), stepId)

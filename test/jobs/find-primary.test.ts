@@ -2,11 +2,13 @@ import t from 'tap'
 import {
   DataDirectoryNotEmpty,
   findPrimary,
+  HostTaken,
+  NotAStandby,
   PortTaken,
   PrimaryUnclear,
   refuseForeign,
 } from '../../jobs/find-primary.js'
-import { type ClusterNode, newCluster } from '../../src/cluster/model.js'
+import { type Cluster, type ClusterNode, newCluster } from '../../src/cluster/model.js'
 import type { Marker, ServerState } from '../../src/postgres/inspect.js'
 import { debianLayout } from '../../src/postgres/layout.js'
 
@@ -21,7 +23,7 @@ const described = newCluster(
   },
   '2026-03-01T12:00:00.000Z',
 )
-const built = { ...described, systemIdentifier: OURS }
+const built: Cluster = { ...described, systemIdentifier: OURS }
 const layout = debianLayout(15)
 
 const bare: ServerState = {
@@ -35,6 +37,10 @@ const bare: ServerState = {
   inRecovery: undefined,
   untouched: false,
   portTakenBy: undefined,
+  everStarted: false,
+  livesIn: undefined,
+  otherClusters: [],
+  foreignRepmgrConf: false,
 }
 type Found = Omit<Partial<ServerState>, 'marker'> & { marker?: Partial<Marker> }
 
@@ -53,7 +59,7 @@ const state = (state: Marker['state']): Found => ({ ...used, marker: { state } }
 const automatic: Found = { untouched: true, running: true, inRecovery: false, directory: 'database', configured: true }
 
 interface Situation {
-  cluster?: typeof built
+  cluster?: Cluster
   found: Record<string, Found>
   /** Nodes that did not answer. */
   absent?: string[]
@@ -73,6 +79,16 @@ const situations: Record<string, Situation> = {
   'half made, fresh, and half a clone: none of them holds anything': {
     cluster: described,
     found: { pg1: state('creating'), pg2: state('created'), pg3: state('cloning') },
+    is: 'pg1',
+  },
+  'made by us and started by somebody: it is in use, whatever the mark says': {
+    cluster: described,
+    found: { pg2: { ...primary, marker: { state: 'created' }, everStarted: true } },
+    is: 'pg2',
+  },
+  'a mark of a server that somebody has removed, configuration and all': {
+    cluster: described,
+    found: { pg1: { marker: {} }, pg2: { marker: { cluster: 'billing' } } },
     is: 'pg1',
   },
   'a running primary, wherever it is': { found: { pg1: standby, pg2: primary, pg3: standby }, is: 'pg2' },
@@ -120,11 +136,11 @@ const situations: Record<string, Situation> = {
   },
   'a former primary that was stopped beside the new one': {
     found: { pg1: stoppedPrimary, pg2: primary },
-    refused: [DataDirectoryNotEmpty, /on pg1 .*was a primary itself; pg2 is the primary now.*rejoined/],
+    refused: [NotAStandby, /^pg1 .*was a primary itself, and pg2 is the primary now.*rejoined/],
   },
   'a standby of another database cluster': {
     found: { pg1: primary, pg2: { ...standby, systemIdentifier: THEIRS } },
-    refused: [DataDirectoryNotEmpty, /on pg2 .*another system identifier/],
+    refused: [NotAStandby, /^pg2 .*another database cluster/],
   },
   'a primary of another database cluster than the recorded one': {
     found: { pg1: { ...primary, systemIdentifier: THEIRS } },
@@ -153,6 +169,35 @@ const situations: Record<string, Situation> = {
   'a server of another node of ours': {
     found: { pg1: { ...primary, marker: { node: 'pg9' } } },
     refused: [DataDirectoryNotEmpty, /belongs to node pg9 of cluster orders/],
+  },
+  'built before, and nobody holds the data: new ones are no answer': {
+    found: {},
+    refused: [PrimaryUnclear, /built before \(system identifier 7300000000000000001\), and no node holds its data/],
+  },
+  'the first holds half a copy, and nobody what it was copied from': {
+    cluster: described,
+    found: { pg1: state('cloning') },
+    refused: [PrimaryUnclear, /^pg1 holds a copy that was cut short/],
+  },
+  'our server was here and its data are gone': {
+    found: { pg1: primary, pg2: { marker: {}, configured: true, directory: 'empty' } },
+    refused: [DataDirectoryNotEmpty, /on pg2 .*data are gone. Is a disk not mounted/],
+  },
+  'a configuration without its data': {
+    found: { pg1: primary, pg2: { configured: true } },
+    refused: [DataDirectoryNotEmpty, /on pg2 .*whose data are not there. Is a disk not mounted/],
+  },
+  'a configuration whose data are elsewhere': {
+    found: { pg1: { configured: true, livesIn: '/srv/data' } },
+    refused: [DataDirectoryNotEmpty, /on pg1 .*data are in \/srv\/data/],
+  },
+  'a host of another cluster of ours, at another version': {
+    found: { pg1: primary, pg3: { otherClusters: ['billing'] } },
+    refused: [HostTaken, /^pg3 serves something else already: a server of cluster billing/],
+  },
+  'a host that somebody else’s repmgr looks after': {
+    found: { pg1: primary, pg2: { foreignRepmgrConf: true } },
+    refused: [HostTaken, /^pg2 .*\/etc\/repmgr\.conf belongs to a repmgr cluster/],
   },
   'somebody else has the port': {
     found: { pg1: primary, pg2: { ...standby, portTakenBy: '14/main' } },
@@ -199,7 +244,7 @@ t.test('no directory that holds something is taken for ours without our mark', a
         for (const untouched of booleans)
           for (const inRecovery of [true, false, undefined]) {
             const found = on('pg1', { directory, configured, running, untouched, inRecovery })
-            const mayBeTaken = untouched || directory === 'absent' || (directory === 'empty' && !configured)
+            const mayBeTaken = untouched || (!configured && (directory === 'absent' || directory === 'empty'))
             try {
               refuseForeign({ cluster: described, layout }, node, found)
               allowed += 1

@@ -22,11 +22,12 @@ t.test('two lines a host, in the same order whoever is listed first', async t =>
   t.equal(
     passFile(['10.0.0.2', '10.0.0.1'], 5432, 'secret'),
     [
-      '# Managed by Understudy.',
+      '# BEGIN understudy (managed: what is changed in here is overwritten)',
       '10.0.0.1:5432:repmgr:repmgr:secret',
       '10.0.0.1:5432:replication:repmgr:secret',
       '10.0.0.2:5432:repmgr:repmgr:secret',
       '10.0.0.2:5432:replication:repmgr:secret',
+      '# END understudy',
       '',
     ].join('\n'),
   )

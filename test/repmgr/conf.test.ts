@@ -29,7 +29,7 @@ t.test('the file of a node', async t => {
     `# Managed by Understudy: cluster orders, node pg3. What is changed here is overwritten.
 node_id=3
 node_name='pg3'
-conninfo='host=192.0.2.13 port=5433 user=repmgr dbname=repmgr connect_timeout=2'
+conninfo='host=192.0.2.13 port=5433 user=repmgr dbname=repmgr connect_timeout=2 keepalives_idle=10 keepalives_interval=5 keepalives_count=3'
 data_directory='/var/lib/postgresql/15/main'
 config_directory='/etc/postgresql/15/main'
 pg_bindir='/usr/lib/postgresql/15/bin'
@@ -47,20 +47,25 @@ service_reload_command='sudo -n /usr/bin/systemctl reload postgresql@15-main.ser
   )
   t.equal(
     nodeConninfo({ host: '2001:db8::1', port: 5432 }),
-    'host=2001:db8::1 port=5432 user=repmgr dbname=repmgr connect_timeout=2',
+    'host=2001:db8::1 port=5432 user=repmgr dbname=repmgr connect_timeout=2 keepalives_idle=10 keepalives_interval=5 keepalives_count=3',
   )
 })
 
 t.test('its commands', async t => {
   const layout = debianLayout(15)
   const base = ['/usr/lib/postgresql/15/bin/repmgr', '-f', '/etc/repmgr.conf']
-  t.match(registerPrimary(layout), { argv: [...base, 'primary', 'register'], as: 'postgres' })
+  t.match(registerPrimary(layout), { argv: [...base, 'primary', 'register', '--force'], as: 'postgres' })
   t.match(registerStandby(layout, 7), {
-    argv: [...base, 'standby', 'register', '--upstream-node-id=7', '--wait-sync=30'],
+    argv: [...base, 'standby', 'register', '--upstream-node-id=7', '--wait-sync=30', '--force'],
     as: 'postgres',
   })
-  t.match(cloneStandby(layout, { host: 'db1', port: 6000 }, 1234), {
-    argv: [...base, '-h', 'db1', '-p', '6000', '-U', 'repmgr', '-d', 'repmgr', 'standby', 'clone', '--fast-checkpoint'],
+  t.match(cloneStandby(layout, { host: 'db1', port: 6000 }, 'copy', 1234), {
+    argv: [
+      ...base,
+      '-d',
+      `${nodeConninfo({ host: 'db1', port: 6000 })} application_name=copy`,
+      ...['standby', 'clone', '--fast-checkpoint'],
+    ],
     as: 'postgres',
     timeoutMs: 1234,
   })
@@ -126,7 +131,7 @@ t.test('repmgr itself', async t => {
     const port = await freePort()
     const standby = await settle({ host: server.host, port, nodeId: 2, name: 'pg2' }, directory)
     await appendFile(standby.layout.passFile, passFile([server.host], port, password))
-    await standby.run(cloneStandby(standby.layout, server, 60_000).argv)
+    await standby.run(cloneStandby(standby.layout, server, 'copy', 60_000).argv)
     const cloned = await serverIn(t, directory, { ...shared, port })
     await cloned.start()
     await standby.run(registerStandby(standby.layout, 1).argv)
