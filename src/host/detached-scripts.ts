@@ -16,8 +16,14 @@ take_lock() {
   exec 8>>"$jobs/$id.lock" && flock -w 50 8 || exit 1
 }`
 
+/** Exit status of every script where systemd does not say whether the job runs. */
+export const UNDECIDED = 69
+
 /**
  * Defines `state`, which prints: absent | running | exited N | lost.
+ *
+ * With systemd no answer (its bus is away, it is being replaced) is not the answer "no": the job's files must not be
+ * removed under a running command. "unknown" is what an older systemctl says of a unit that is not there.
  *
  * Without systemd a job is a session of its own. Its leader is known by its number, its start and the boot, so that a
  * number that is used again is not believed. A process that left the session still has the job's name in its
@@ -42,8 +48,13 @@ members() {
 }
 running() {
   if systemd; then
-    case $(systemctl is-active "$unit") in active|activating|deactivating|reloading) return 0 ;; esac
-    return 1
+    said=$(systemctl is-active "$unit")
+    case $said in
+      active|activating|deactivating|reloading|refreshing) return 0 ;;
+      inactive|failed|unknown) return 1 ;;
+    esac
+    echo "understudy: systemd does not say whether $unit runs: \${said:-no answer}" >&2
+    exit ${UNDECIDED}
   fi
   [ -n "$(members)" ]
 }
@@ -109,7 +120,7 @@ echo started`
  */
 export const FOLLOW = `${STATE}
 offset=$2
-now=$(state)
+now=$(state) || exit
 size=$(stat -c %s "$job/log" 2>/dev/null || echo 0)
 behind=1048576
 if [ "$offset" -lt 0 ]; then offset=0; behind=262144; fi

@@ -9,15 +9,17 @@
  * A job lives without us: SSH and this service may go away and come back, and any worker can look at it by its id.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { OperationCancelled } from '../operations/errors.js'
+import { OperationCancelled, OperationError } from '../operations/errors.js'
 import { type Command, environmentOf } from './command.js'
-import { FOLLOW, START, STATE, STOP } from './detached-scripts.js'
+import { FOLLOW, START, STATE, STOP, UNDECIDED } from './detached-scripts.js'
 import { AS_USER } from './drop.js'
 import {
   AuthenticationFailed,
+  CommandFailed,
   CommandTimedOut,
   ConnectionLost,
   DetachedCommandLost,
+  DetachedCommandUnwatched,
   HostUnreachable,
 } from './errors.js'
 import { type Guard, guarded } from './guard.js'
@@ -78,6 +80,8 @@ export async function inspectDetached(host: Host, id: string, options: DetachedO
   return parseState(result.stdout.trim())
 }
 
+const RECONNECT_MS = 15 * 60_000
+
 export interface FollowOptions extends DetachedOptions {
   /** Between two looks at the host. */
   pollMs: number
@@ -85,7 +89,10 @@ export interface FollowOptions extends DetachedOptions {
   onLine?: (line: string) => void
   /** For the whole of it. When it is up CommandTimedOut is thrown, and the job goes on. */
   timeoutMs: number
-  /** How long the host may stay out of reach. Default 120 000. */
+  /**
+   * How long the host may stay out of reach. Default 900 000, a quarter of an hour: the job goes on meanwhile, and giving
+   * up on an hour's copy for a switch that restarts costs more than to wait.
+   */
   reconnectMs?: number
   /** Values taken out of the log, beside the patterns of `redact`. */
   secrets?: readonly string[]
@@ -94,7 +101,8 @@ export interface FollowOptions extends DetachedOptions {
 /**
  * Passes on a job's log until it has ended. Lost connections are made again. Aborting ends the following, not the job.
  * Throws DetachedCommandLost, GuardBusy or Superseded (then the job is forgotten, so that its id can be started again),
- * CommandTimedOut, OperationCancelled, and the connection's errors once the host was out of reach for `reconnectMs`.
+ * CommandTimedOut, OperationCancelled, and DetachedCommandUnwatched once the host was out of reach for `reconnectMs`, or
+ * at once where waiting does not help.
  */
 export async function followDetached(
   host: Host,
@@ -117,7 +125,8 @@ export async function followDetached(
     if (performance.now() - startedMs > options.timeoutMs) throw overdue(host, id, options.timeoutMs, tail.text())
     const look = await lookAt(host, id, offset, pass).catch(error => {
       const awayMs = performance.now() - contactMs
-      if (!isTemporary(error, offset >= 0) || awayMs > (options.reconnectMs ?? 120_000)) throw error
+      if (!isTemporary(error, offset >= 0) || awayMs > (options.reconnectMs ?? RECONNECT_MS))
+        throw unwatched(host, id, error, tail.text())
       return undefined
     })
     if (look) {
@@ -154,7 +163,8 @@ export async function cancelDetached(host: Host, id: string, options: DetachedOp
 export async function forgetDetached(host: Host, id: string, options: DetachedOptions = {}): Promise<void> {
   const text = `${STATE}
 take_lock
-if [ "$(state)" = running ]; then
+now=$(state) || exit
+if [ "$now" = running ]; then
   echo "understudy: $id is still running" >&2
   exit 1
 fi
@@ -238,12 +248,19 @@ async function lookAt(host: Host, id: string, offset: number, options: DetachedO
   }
 }
 
+/** What an error of one look says of the job: nothing, so `not_started` would be a lie. */
+function unwatched(host: Host, id: string, error: unknown, output: string): unknown {
+  if (!(error instanceof OperationError) || error instanceof OperationCancelled) return error
+  return new DetachedCommandUnwatched(host.address, id, error, output)
+}
+
 /** A host that restarts refuses logins for a while, so a refusal is temporary once we have been in. */
 function isTemporary(error: unknown, haveBeenIn: boolean): boolean {
   return (
     error instanceof HostUnreachable ||
     error instanceof ConnectionLost ||
     error instanceof CommandTimedOut ||
+    (error instanceof CommandFailed && error.exitCode === UNDECIDED) ||
     (haveBeenIn && error instanceof AuthenticationFailed)
   )
 }

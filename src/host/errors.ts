@@ -123,6 +123,19 @@ export class ConnectionLost extends OperationError {
   }
 }
 
+/** Thrown when a detached command cannot be followed any further. It goes on, or has ended: nobody here knows. */
+export class DetachedCommandUnwatched extends OperationError {
+  constructor(where: Where, id: string, cause: OperationError, output: string) {
+    super(`The detached command ${id} on ${where.host} can no longer be followed: ${cause.message}`, {
+      code: cause instanceof HostUnreachable ? 'connection-lost' : cause.code,
+      outcome: 'unknown',
+      remedy: `It goes on without us, and a repeat of the call finds it there. ${cause.remedy}`,
+      output,
+      cause,
+    })
+  }
+}
+
 /** Thrown when a detached command was started and is gone without an exit status: killed, or the host was restarted. */
 export class DetachedCommandLost extends OperationError {
   constructor(where: Where, id: string, output: string) {

@@ -1,4 +1,16 @@
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import type { Command } from '../../src/host/command.js'
 import {
@@ -9,16 +21,17 @@ import {
   inspectDetached,
   startDetached,
 } from '../../src/host/detached.js'
+import { STATE, UNDECIDED } from '../../src/host/detached-scripts.js'
 import {
   CommandFailed,
   CommandTimedOut,
   DetachedCommandLost,
+  DetachedCommandUnwatched,
   GuardBusy,
-  HostUnreachable,
   Superseded,
 } from '../../src/host/errors.js'
 import { guarded } from '../../src/host/guard.js'
-import { openHostPool } from '../../src/host/host.js'
+import { type Host, openHostPool } from '../../src/host/host.js'
 import { OperationCancelled } from '../../src/operations/errors.js'
 import { createUser, processesWith, startSshd, until } from '../fixtures/sshd.js'
 
@@ -189,9 +202,22 @@ t.test('detached', async t => {
     const followed = errorOf(followDetached(host, id, { ...follow, reconnectMs: 400 }))
     await sshd.kill()
     const error = await followed
+    // Not in touch even once: the command was started all the same.
+    const never = await errorOf(followDetached(host, id, { ...follow, reconnectMs: 0 }))
     await sshd.start()
-    t.ok(error instanceof HostUnreachable || (error as { code?: string }).code === 'connection-lost', String(error))
+    for (const each of [error, never]) {
+      t.ok(each instanceof DetachedCommandUnwatched, String(each))
+      t.match(each, { code: 'connection-lost', outcome: 'unknown', remedy: /goes on without us.* repeat of the call/ })
+    }
     t.strictSame(await inspectDetached(host, id), { state: 'running' })
+  })
+
+  await t.test('a host that shows another key is not asked again, and the job may go on all the same', async t => {
+    const id = fresh()
+    await startDetached(host, job(id, 'true'))
+    const impostor = pool.host(sshd.address({ hostKey: `SHA256:${'A'.repeat(43)}` }))
+    const error = await errorOf(followDetached(impostor, id, follow))
+    t.match(error, { code: 'host-key-mismatch', outcome: 'unknown', remedy: /goes on without us.*attack/ })
   })
 
   await t.test('cancel ends children and grandchildren, also those that left the session', async t => {
@@ -361,4 +387,48 @@ t.test('detached', async t => {
     await t.rejects(startDetached(host, { id: newId(), command }), TypeError)
     for (const id of ['', '../x', 'A', 'a b', 'x.service']) await t.rejects(inspectDetached(host, id), TypeError)
   })
+})
+
+t.test('what systemd says, and what it does not say', async t => {
+  const directory = mkdtempSync('/tmp/understudy-systemctl-')
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  mkdirSync(join(directory, 'job'))
+  const look = (systemctl: string) => {
+    writeFileSync(join(directory, 'systemctl'), `#!/bin/sh\n${systemctl}\n`)
+    chmodSync(join(directory, 'systemctl'), 0o755)
+    // This machine has no systemd of its own, or one that does not know the job.
+    const text = `${STATE}\nsystemd() { true; }\njob=${directory}/job\nnow=$(state) || exit\necho "$now"`
+    const env = { ...process.env, PATH: `${directory}:${process.env.PATH}` }
+    return spawnSync('sh', ['-c', text, 'x', 'job'], { encoding: 'utf8', env })
+  }
+  for (const state of ['active', 'activating', 'deactivating', 'reloading']) {
+    t.match(look(`echo ${state}`), { status: 0, stdout: 'running\n' }, state)
+  }
+  for (const state of ['inactive', 'failed', 'unknown']) {
+    t.match(look(`echo ${state}; exit 3`), { status: 0, stdout: 'lost\n' }, state)
+  }
+  const silent = look('echo "Failed to connect to bus: Connection refused" >&2; exit 1')
+  t.match(silent, { status: UNDECIDED, stdout: '', stderr: /connect to bus.*does not say whether .* runs: no answer/s })
+  t.match(look('echo something-new'), { status: UNDECIDED, stdout: '', stderr: /runs: something-new/ })
+})
+
+t.test('where systemd does not say whether a job runs, it is asked again', async t => {
+  const address = { host: 'db1.example', port: 22, user: 'deploy', hostKey: '' }
+  const result = { stdout: '', stderr: '', truncated: false, durationMs: 1 }
+  let looks = 0
+  const answering = (from: number): Host => ({
+    address,
+    controllerAddress: async () => '',
+    async run(command) {
+      looks += 1
+      if (looks > from) return { ...result, exitCode: 0, stdout: '0 0 exited 0\n' }
+      throw new CommandFailed(address, command, { ...result, exitCode: UNDECIDED }, '')
+    },
+  })
+  t.match(await followDetached(answering(3), 'job', { pollMs: 1, timeoutMs: 5000 }), { exitCode: 0 })
+  t.equal(looks, 4)
+  const never = answering(Number.POSITIVE_INFINITY)
+  const error = await errorOf(followDetached(never, 'job', { pollMs: 1, timeoutMs: 5000, reconnectMs: 50 }))
+  t.ok(error instanceof DetachedCommandUnwatched, String(error))
+  t.match(error, { outcome: 'unknown' })
 })

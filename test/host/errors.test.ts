@@ -33,6 +33,12 @@ t.test('each says what state it left, names the host, and what to do', async t =
     ],
     [new errors.ConnectionLost(where, command, 'tail'), 'connection-lost', 'unknown', /ps -ef/],
     [new errors.DetachedCommandLost(where, 'op-1', ''), 'detached-command-lost', 'unknown', /understudy-op-1/],
+    [
+      new errors.DetachedCommandUnwatched(where, 'op-1', new errors.HostUnreachable(where, 'x'), ''),
+      'connection-lost',
+      'unknown',
+      /goes on without us.*repeat of the call finds it.*ssh-keyscan/,
+    ],
     [new errors.GuardBusy(where, 'main'), 'guard-busy', 'not_started', /fuser -v \/var\/lib\/understudy\/main\.lock/],
     [new errors.Superseded(where, 'main', 3, 4), 'superseded', 'not_started', /Follow the operation/],
   ]
