@@ -335,8 +335,15 @@ t.test('the journal', async t => {
     )
     t.strictSame(await second.read('z'), record('z', { state: 'changed', note: 'done' }))
     t.equal(await second.read('nothing'), undefined)
-    await second.planned([])
-    t.strictSame((await store.get(id))?.steps, [])
+    await second.planned([record('a')])
+    t.strictSame(
+      (await store.get(id))?.steps.map(({ id, state }) => [id, state]),
+      [
+        ['z', 'changed'],
+        ['a', 'pending'],
+      ],
+      'what was done stays in the record of a plan that does not have it any more; what was only planned does not',
+    )
   })
 
   await t.test('progress does not bring an older state back, and the last of it is what is shown', async t => {
