@@ -1,14 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
+import { Queue } from 'bullmq'
 import t, { type Test } from 'tap'
-import { type OperationQueue, openQueue } from '../../jobs/queue.js'
+import { type OperationQueue, openQueue, QUEUE_NAME } from '../../jobs/queue.js'
 import { startWorker } from '../../jobs/worker.js'
 import { newCluster } from '../../src/cluster/model.js'
 import { openHostPool } from '../../src/host/host.js'
 import { generateIdentity } from '../../src/host/identity.js'
 import { makeLogger } from '../../src/logging.js'
 import { isFinal } from '../../src/operations/operation.js'
+import { keys } from '../../src/store/keys.js'
 import { asStoreError, connectRedis, StoreUnavailable, untilReady } from '../../src/store/redis.js'
 import { openStore, type Store } from '../../src/store/store.js'
 import { freePort } from '../fixtures/postgres.js'
@@ -23,7 +25,9 @@ interface Bed {
   queue: OperationQueue
   /** A cluster whose hosts are this machine, at these SSH ports; then an operation on it, not queued yet. */
   ask(cluster: string, ports: number[]): Promise<string>
-  startWorker(t: Test): ReturnType<typeof startWorker>
+  startWorker(t: Test, options?: { concurrency?: number; queue?: OperationQueue }): ReturnType<typeof startWorker>
+  /** How many jobs wait for a worker. */
+  waiting(): Promise<number>
   /** The operation once it has ended. */
   ended(id: string): Promise<NonNullable<Awaited<ReturnType<Store['operations']['get']>>>>
 }
@@ -57,13 +61,21 @@ async function open(t: Test): Promise<Bed> {
       if ('conflict' in outcome) throw new Error('conflict')
       return outcome.created.id
     },
-    startWorker(t) {
+    async waiting() {
+      const jobs = new Queue(QUEUE_NAME, { connection, prefix: keys.queuePrefix })
+      try {
+        return await jobs.getWaitingCount()
+      } finally {
+        await jobs.close()
+      }
+    },
+    startWorker(t, options = {}) {
       // Everything of its own, as in another process.
       const connection = connect(t)
       const queue = openQueue(connection)
       const pool = openHostPool({ identity, connectTimeoutMs: 30_000 })
       const worker = startWorker({
-        ...{ store: openStore(connection, masterKey), queue, pool, connection, concurrency: 4 },
+        ...{ store: openStore(connection, masterKey), queue, pool, connection, concurrency: 4, ...options },
         logger: makeLogger('silent'),
       })
       t.teardown(async () => {
@@ -82,17 +94,18 @@ async function open(t: Test): Promise<Bed> {
 }
 
 /** Accepts connections and says nothing, as an SSH server does that hangs. */
-async function silentPort(t: Test): Promise<{ port: number; connected: Promise<unknown> }> {
+async function silentPort(t: Test): Promise<{ port: number; connected: Promise<unknown>; close(): void }> {
   const sockets = new Set<Socket>()
   const server = createServer(socket => void sockets.add(socket.on('error', () => undefined))).listen(0, '127.0.0.1')
   await once(server, 'listening')
-  t.teardown(() => {
+  const close = () => {
     for (const socket of sockets) socket.destroy()
     server.close()
-  })
+  }
+  t.teardown(close)
   const address = server.address()
   if (address === null || typeof address === 'string') throw new Error('no port')
-  return { port: address.port, connected: once(server, 'connection') }
+  return { port: address.port, connected: once(server, 'connection'), close }
 }
 
 t.test('a worker', async t => {
@@ -248,4 +261,58 @@ t.test('recovery', async t => {
     t.match(await store.operations.get(living), { state: 'running', turns: 1 })
     if (turn) t.equal(await store.operations.renew(turn, 60_000), true)
   })
+})
+
+t.test('what waits for a free worker is not queued over and over', async t => {
+  const { redis, store, queue, ask, startWorker, waiting, ended } = await open(t)
+  const redisConnection = connectRedis(redis.url, { purpose: 'operations' })
+  t.teardown(() => redisConnection.disconnect())
+  const [first, second] = [await silentPort(t), await freePort()]
+  const busy = await ask('busy', [first.port])
+  const next = await ask('next', [second])
+
+  await Promise.all(Array.from({ length: 5 }, () => queue.add(next)))
+  t.equal(await waiting(), 1, 'asked for five times, it waits once')
+
+  await queue.add(busy)
+  const added: string[] = []
+  const watched: OperationQueue = {
+    async add(id) {
+      added.push(id)
+      await queue.add(id)
+      // It may be queued again at the next look, and not after ten seconds only.
+      await redisConnection.del(keys.requeued(id))
+    },
+    close: async () => {},
+  }
+  // Taken first, it ends; the one behind it hangs, and holds the only place.
+  startWorker(t, { concurrency: 1, queue: watched })
+  t.match(await ended(next), { state: 'failed', turns: 1 })
+  await first.connected
+  const last = await ask('last', [second])
+  const orphan = await ask('orphan', [second])
+  await store.operations.take(orphan, 'dead', 1)
+  await eventually(async () => [last, orphan].every(id => added.filter(other => other === id).length >= 4), 30_000)
+  t.equal(await waiting(), 2, 'each once, the interrupted one too')
+  first.close()
+  t.match(await ended(last), { turns: 1 })
+  t.match(await ended(orphan), { turns: 2 })
+})
+
+t.test('a job that a dead worker has taken does not keep its operation from the next one', async t => {
+  const { store, queue, ask, startWorker, waiting } = await open(t)
+  const worker = startWorker(t)
+  const { port, connected, close } = await silentPort(t)
+  const id = await ask('left', [port])
+  await queue.add(id)
+  await connected
+  t.equal(await waiting(), 0)
+  // It stops without a word to BullMQ: its job stays the active one until it is found to have stalled.
+  await worker.close(0)
+  await eventually(async () => (await store.operations.get(id))?.state === 'interrupted')
+  const begun = performance.now()
+  startWorker(t)
+  await eventually(async () => (await store.operations.get(id))?.turns === 2, 30_000)
+  t.ok(performance.now() - begun < 15_000)
+  close()
 })
