@@ -167,8 +167,8 @@ function run(line: HostLine, command: Command, options: RunOptions): Promise<Com
     const cancel = () => reject(new OperationCancelled(started ? stillRunning(line, command) : undefined))
     if (signal?.aborted) return cancel()
     signal?.addEventListener('abort', cancel, { once: true })
-    // A command has its whole limit from its start. What waits as long before it is not started any more: it waits behind
-    // commands that do not end.
+    // What waits behind commands that do not end is not started any more. The connection has a limit of its own, and the
+    // command its whole limit from its start.
     const waiting = setTimeout(
       () => {
         tooLate = true
@@ -180,10 +180,10 @@ function run(line: HostLine, command: Command, options: RunOptions): Promise<Com
     line
       .limit(async () => {
         if (signal?.aborted || tooLate) return
-        const client = await line.client()
-        if (signal?.aborted || tooLate) return
-        started = true
         clearTimeout(waiting)
+        const client = await line.client()
+        if (signal?.aborted) return
+        started = true
         await runOnChannel(line, client, command, options, resolve, reject)
       })
       .catch(reject)
