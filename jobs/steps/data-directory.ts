@@ -31,15 +31,13 @@ const REFUSED = 77
  * no server may ever have been started on it. The slash after the directory follows a symbolic link to where data live.
  */
 const SCRIPT = `
-marker=$1 data=$2 cluster=$3 node=$4
-shift 4
+marker=$1 data=$2 creating=$3 created=$4 cloning=$5
+shift 5
 refuse() { echo "$1" >&2; exit ${REFUSED}; }
 [ -f "$marker" ] || refuse "there is no mark of this service"
-found=$(tr -d '\\n' <"$marker")
+found=$(cat "$marker")
 case $found in
-"{"cluster":"$cluster","node":"$node","state":"creating"}") ;;
-"{"cluster":"$cluster","node":"$node","state":"created"}") ;;
-"{"cluster":"$cluster","node":"$node","state":"cloning"}") ;;
+"$creating" | "$created" | "$cloning") ;;
 *) refuse "it is marked as $found" ;;
 esac
 [ ! -e "$data/postmaster.opts" ] && [ ! -e "$data/postmaster.pid" ] || refuse "a server was started on it"
@@ -55,19 +53,12 @@ export function emptyUnused(bench: Bench, node: ClusterNode, also: readonly stri
     as: 'root',
     timeoutMs: 600_000,
   }
+  const unused = (['creating', 'created', 'cloning'] as const).map(state =>
+    markerFile(bench, node, state).content.trim(),
+  )
   const command: Command = {
     ...shown,
-    argv: [
-      'sh',
-      '-c',
-      SCRIPT,
-      'understudy-empty',
-      layout.marker,
-      layout.dataDirectory,
-      cluster.name,
-      node.name,
-      ...also,
-    ],
+    argv: ['sh', '-c', SCRIPT, 'understudy-empty', layout.marker, layout.dataDirectory, ...unused, ...also],
     shownAs: `${render(shown)}   # only where the mark of this service allows it, and no server was ever started`,
   }
   return {

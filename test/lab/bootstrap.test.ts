@@ -38,7 +38,7 @@ t.test('bare hosts become a replicating cluster, and one more standby', { timeou
     for (const words of [
       'apt-get',
       'pg_createcluster',
-      'systemctl start postgresql@15-main',
+      'systemctl start --no-block postgresql@15-main',
       'primary register',
       'standby clone',
       'standby register',
