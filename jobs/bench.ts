@@ -1,6 +1,12 @@
 /** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
-import { AuthenticationFailed, HostKeyMismatch, HostUnreachable } from '../src/host/errors.js'
+import {
+  AuthenticationFailed,
+  CommandTimedOut,
+  ConnectionLost,
+  HostKeyMismatch,
+  HostUnreachable,
+} from '../src/host/errors.js'
 import type { Host, HostPool } from '../src/host/host.js'
 import { checkSudo, readSystemFacts, type SystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
@@ -52,9 +58,11 @@ export class HostsNotReady extends OperationError {
   }
 }
 
-/** Whether the host that was meant did not answer: nothing does, or another one does in its place. */
+/** Whether the host that was meant did not answer: nothing does, not any more, or another one does in its place. */
 const isAway = (error: OperationError) =>
-  error instanceof HostUnreachable || error instanceof HostKeyMismatch || error instanceof AuthenticationFailed
+  [HostUnreachable, HostKeyMismatch, AuthenticationFailed, CommandTimedOut, ConnectionLost].some(
+    kind => error instanceof kind,
+  )
 
 /**
  * Looks at every host, side by side and changing nothing. Throws before anything is planned when one is not fit, unless

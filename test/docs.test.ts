@@ -1,4 +1,4 @@
-import { readFile, readdir } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { settingsSchema } from '../src/config.js'
@@ -31,10 +31,16 @@ t.test('every way in which an operation can fail is documented', async t => {
 })
 
 t.test('the pages link to what is there', async t => {
-  for (const file of ['README.md', ...(await readdir('docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`)]) {
+  for (const file of [
+    'README.md',
+    ...(await readdir('docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`),
+  ]) {
     for (const [, target] of (await read(file)).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
       const path = join(file, '..', target ?? '')
-      await t.resolves(read(path).catch(() => readdir(path)), `${file} → ${target}`)
+      await t.resolves(
+        read(path).catch(() => readdir(path)),
+        `${file} → ${target}`,
+      )
     }
   }
 })

@@ -2,7 +2,7 @@ import t from 'tap'
 import type { Problem } from '../../src/api/problems.js'
 import type { Cluster } from '../../src/cluster/model.js'
 import type { Operation } from '../../src/operations/operation.js'
-import { ended, psql, startLabTest } from '../fixtures/lab.js'
+import { ended, psql, startLabTest, stepIn } from '../fixtures/lab.js'
 
 /** Worlds in which the answer is no: it must come before anything is touched, and say what to do. */
 t.test('what cannot be done is refused before anything is touched', { timeout: 600_000 }, async t => {
@@ -147,4 +147,85 @@ t.test('what cannot be done is refused before anything is touched', { timeout: 6
     t.equal(status, 409)
     t.match(body.detail, /belongs to node fresh of cluster fresh/)
   })
+
+  await t.test('a server whose data are elsewhere, and look as if there were none', async t => {
+    await lab.exec('used', [
+      'sh',
+      '-c',
+      `systemctl stop postgresql@15-main && mv /var/lib/postgresql/15/main /srv/pg &&
+       sed -i "s#^data_directory.*#data_directory = '/srv/pg'#" /etc/postgresql/15/main/postgresql.conf`,
+    ])
+    for (const world of ['stopped', 'running']) {
+      if (world === 'running') await lab.exec('used', ['systemctl', 'start', 'postgresql@15-main'])
+      const { status, body } = await build('elsewhere', [node(used)])
+      t.equal(status, 409, world)
+      t.match(body.detail, /\/srv\/pg/)
+    }
+    t.equal(await psql(lab, 'used', 'SELECT word FROM payroll'), 'precious')
+  })
+
+  await t.test('what was marked as unused, and was used since, is not emptied', async t => {
+    const [taken] = await addHosts(['taken'])
+    if (!taken) throw new Error('no host')
+    const { body: first } = await service.call<Operation>('POST', '/v1/clusters/fresh/nodes', { body: node(taken) })
+    // Caught between the packages and its own server: somebody makes one, by hand, and uses it.
+    await stepIn(() => service, first.id, 'taken/server', ['changed'])
+    await service.kill()
+    await lab.exec(
+      'taken',
+      [
+        'sh',
+        '-c',
+        'pkill -f "standby clone"; systemctl stop "understudy-*"; rm -f /var/lib/postgresql/15/main/standby.signal',
+      ],
+      { reject: false },
+    )
+    const state = (await lab.exec('taken', ['cat', '/var/lib/understudy/postgresql-15-main.json'])).stdout
+    t.match(state, /created|cloning/, 'the mark says that it holds nothing')
+    await lab.exec('taken', [
+      'sh',
+      '-c',
+      `rm -rf /var/lib/postgresql/15/main /etc/postgresql/15/main /var/lib/understudy/jobs/* &&
+       pg_createcluster 15 main && systemctl start postgresql@15-main`,
+    ])
+    await psql(lab, 'taken', "CREATE TABLE payroll AS SELECT 'precious too' AS word")
+    await lab.exec('taken', ['systemctl', 'stop', 'postgresql@15-main'])
+    const again = await start()
+    const operation = await ended(() => again, first.id)
+    t.equal(operation.state, 'failed')
+    t.match(operation.error?.code, /not-a-standby|data-directory-in-use/)
+    await lab.exec('taken', ['systemctl', 'start', 'postgresql@15-main'])
+    t.equal(await psql(lab, 'taken', 'SELECT word FROM payroll'), 'precious too')
+  })
+})
+
+t.test('what else is in files that are not ours alone stays', { timeout: 300_000 }, async t => {
+  const { lab, node, addHosts, start } = await startLabTest(t, 'keep')
+  const [pg1, repmgr] = await addHosts(['pg1', 'repmgr'])
+  if (!pg1 || !repmgr) throw new Error('no host')
+  const service = await start()
+  const mine = 'backup.example:5432:*:backup:kept'
+  await lab.exec('pg1', [
+    'sh',
+    '-c',
+    `useradd -r -d /var/lib/postgresql -s /bin/bash postgres; install -d -o postgres -g postgres /var/lib/postgresql; echo '${mine}' >/var/lib/postgresql/.pgpass; chown postgres /var/lib/postgresql/.pgpass; chmod 600 /var/lib/postgresql/.pgpass`,
+  ])
+  const { body } = await service.call<Operation>('POST', '/v1/clusters', {
+    body: { name: 'kept', postgresVersion: 15, nodes: [node(pg1)], bootstrap: true },
+  })
+  const operation = await ended(() => service, body.id)
+  t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+  const passwords = (await lab.exec('pg1', ['cat', '/var/lib/postgresql/.pgpass'])).stdout.split('\n')
+  t.ok(passwords.includes(mine))
+  t.match(passwords[0], /BEGIN understudy/)
+  t.notOk(
+    (await service.call<string>('GET', `/v1/operations/${body.id}/log`)).body.includes('kept:5432'),
+    'and is in no log',
+  )
+
+  await lab.exec('repmgr', ['sh', '-c', 'echo "node_id=7" >/etc/repmgr.conf'])
+  const refused = await service.call<Problem>('POST', '/v1/clusters/kept/nodes?wait=60', { body: node(repmgr) })
+  t.equal(refused.status, 409)
+  t.match(refused.body.detail, /repmgr\.conf belongs to a repmgr cluster/)
+  t.equal((await lab.exec('repmgr', ['cat', '/etc/repmgr.conf'])).stdout.trim(), 'node_id=7')
 })
