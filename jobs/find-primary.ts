@@ -95,7 +95,11 @@ export function refuseForeign(bench: Pick<Bench, 'cluster' | 'layout'>, node: Cl
   }
   if (isBare(state) || state.untouched) return
   if (marker && (marker.cluster !== cluster.name || marker.node !== node.name)) {
-    refuse(`it belongs to node ${marker.node} of cluster ${marker.cluster}.`)
+    throw new HostTaken(
+      node.name,
+      `its server belongs to node ${marker.node} of cluster ${marker.cluster}.`,
+      'Use another host: one cluster a host.',
+    )
   }
   if (marker) {
     if (marker.state === 'in-use' && (state.directory === 'absent' || state.directory === 'empty')) {

@@ -164,11 +164,11 @@ const situations: Record<string, Situation> = {
   },
   'a server of another cluster of ours': {
     found: { pg1: { ...primary, marker: { cluster: 'billing' } } },
-    refused: [DataDirectoryNotEmpty, /belongs to node pg1 of cluster billing/],
+    refused: [HostTaken, /belongs to node pg1 of cluster billing/],
   },
   'a server of another node of ours': {
     found: { pg1: { ...primary, marker: { node: 'pg9' } } },
-    refused: [DataDirectoryNotEmpty, /belongs to node pg9 of cluster orders/],
+    refused: [HostTaken, /belongs to node pg9 of cluster orders/],
   },
   'built before, and nobody holds the data: new ones are no answer': {
     found: {},
@@ -250,7 +250,8 @@ t.test('no directory that holds something is taken for ours without our mark', a
               allowed += 1
               if (!mayBeTaken) t.fail(JSON.stringify(found))
             } catch (error) {
-              if (mayBeTaken || !(error instanceof DataDirectoryNotEmpty)) t.fail(`${JSON.stringify(found)}: ${error}`)
+              if (mayBeTaken || !(error instanceof DataDirectoryNotEmpty || error instanceof HostTaken))
+                t.fail(`${JSON.stringify(found)}: ${error}`)
             }
           }
   t.ok(allowed > 0)
