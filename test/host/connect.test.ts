@@ -55,7 +55,8 @@ t.test('host keys', async t => {
     t.ok((await errorOf(impostor.run(echo))) instanceof HostKeyMismatch, 'no warm connection under another pin')
     sshd.killSessions()
     await until(() => sshd.sessions() === 0)
-    t.equal((await host.run(echo)).stdout, 'here\n')
+    // The end of the old connection may not have been heard of yet.
+    await until(async () => (await host.run(echo).catch(() => undefined))?.stdout === 'here\n')
   })
 
   await t.test('scan', async t => {
