@@ -1,22 +1,18 @@
 /** Puts the house together for one process, and takes it apart again in the right order. */
 import type { FastifyInstance } from 'fastify'
-import { planOperation } from '../jobs/plan-operation.js'
 import { openQueue } from '../jobs/queue.js'
 import { startWorker } from '../jobs/worker.js'
 import { buildApp } from './api/app.js'
-import type { Services } from './api/services.js'
 import type { Config } from './config.js'
 import { openHostPool } from './host/host.js'
-import { scanHostKeys } from './host/scan.js'
 import type { Logger } from './logging.js'
-import { observeCluster } from './monitor/observe-cluster.js'
-import { previewPlan } from './operations/preview-plan.js'
 import { ensureAdminToken, openStateDirectory, readIdentity, readMasterKey } from './state-directory.js'
 import { listenForChanges } from './store/changes.js'
 import { startEmbeddedRedis } from './store/embedded-redis.js'
 import { takeProcessLock } from './store/process-lock.js'
 import { checkRedis, connectRedis, untilReady } from './store/redis.js'
 import { openStore } from './store/store.js'
+import { wireServices } from './wire-services.js'
 
 export interface Service {
   /** Where the API listens; undefined without it. */
@@ -81,30 +77,7 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
     let address: string | undefined
     if (config.roles.api) {
       const changes = await listenForChanges(connect('operations'))
-      const services: Services = {
-        store,
-        changes,
-        enqueue: id => queue.add(id),
-        observe: (cluster, signal) => observeCluster(store, cluster, signal),
-        async preview(request, signal) {
-          const about = { operation: request.type, cluster: request.cluster.name }
-          const wanted =
-            request.type === 'add-standby'
-              ? planOperation(
-                  { store, pool },
-                  { type: request.type, cluster: request.cluster, input: { node: request.node }, dryRun: true },
-                  signal,
-                )
-              : planOperation(
-                  { store, pool },
-                  { type: request.type, cluster: request.cluster, input: {}, dryRun: true },
-                  signal,
-                )
-          return previewPlan((await wanted).plan, about, { signal, log: () => undefined })
-        },
-        scanHostKeys: (host, port) => scanHostKeys(host, port, { timeoutMs: 5000 }),
-        sshPublicKey: publicKey,
-      }
+      const services = wireServices({ store, changes, queue, pool, sshPublicKey: publicKey })
       app = await buildApp({ services, loggerInstance: logger, bodyLimitBytes: config.bodyLimitBytes })
       const listening = app
       closers.push(async () => listening.close())

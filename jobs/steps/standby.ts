@@ -139,8 +139,9 @@ async function reportProgress(
   context: StepContext,
   signal: AbortSignal,
 ): Promise<void> {
-  while (!signal.aborted) {
-    await sleep(1000, undefined, { signal })
+  // Often at first, for a small database is soon copied; then no more often than somebody looks.
+  for (let pauseMs = 100; !signal.aborted; pauseMs = Math.min(pauseMs * 1.5, 2000)) {
+    await sleep(pauseMs, undefined, { signal })
     const [row] = await bench
       .ask(primary, { timeoutMs: 2000, signal }, query =>
         query(
@@ -150,7 +151,11 @@ async function reportProgress(
         ),
       )
       .catch(() => [])
-    if (!row) continue
+    if (!row) {
+      // Not begun yet: the copy waits for a checkpoint, or a worker before this one has started it long ago.
+      pauseMs = 100
+      continue
+    }
     const doneBytes = Number(row.streamed)
     const totalBytes = Number(row.total ?? 0)
     const percent = Math.min(100, Math.round((doneBytes / totalBytes) * 1000) / 10)

@@ -1,6 +1,6 @@
 /** What a plan would do, without doing it: each step's check is run, no action is. */
 import type { OperationType, PlannedStep, PlanPreview } from './operation.js'
-import type { CheckContext, Plan, Step } from './step.js'
+import { aboutStep, type CheckContext, type Plan, type Step } from './step.js'
 
 /**
  * Checks run in order within a track; once a step would run, the checks behind it look at a host that is not yet what
@@ -28,12 +28,7 @@ async function previewTrack(track: readonly Step[], stage: string, pendingBefore
     const verdict = await verdictOn(step, pending, context)
     pending ||= verdict.verdict === 'would_run'
     previews.push({
-      id: step.id,
-      title: step.title,
-      stage,
-      ...(step.node === undefined ? {} : { node: step.node }),
-      kind: step.kind,
-      ...(step.destroys === undefined ? {} : { destroys: step.destroys }),
+      ...aboutStep(step, stage),
       ...verdict,
       actions: step.actions.map(({ description }) => description),
     })

@@ -2,7 +2,7 @@
 import { OperationCancelled, OperationError } from './errors.js'
 import type { Journal } from './journal.js'
 import type { OperationFailure, OperationResult, StepRecord } from './operation.js'
-import { type ActionDescription, type Plan, type Step, type StepContext, stepsOf } from './step.js'
+import { type ActionDescription, aboutStep, type Plan, type Step, type StepContext, stepsOf } from './step.js'
 
 export interface RunContext {
   operationId: string
@@ -73,17 +73,7 @@ export async function runPlan(plan: Plan, context: RunContext): Promise<Operatio
   return summarise(plan, context)
 }
 
-export function pendingRecord(step: Step, stage: string): StepRecord {
-  return {
-    id: step.id,
-    title: step.title,
-    stage,
-    ...(step.node === undefined ? {} : { node: step.node }),
-    kind: step.kind,
-    ...(step.destroys === undefined ? {} : { destroys: step.destroys }),
-    state: 'pending',
-  }
-}
+const pendingRecord = (step: Step, stage: string): StepRecord => ({ ...aboutStep(step, stage), state: 'pending' })
 
 async function runTrack(track: readonly Step[], stage: string, context: RunContext): Promise<void> {
   for (const step of track) await runStep(step, stage, context)

@@ -85,6 +85,16 @@ export type Plan = readonly Stage[]
 
 export const stage = (title: string, ...tracks: (readonly Step[])[]): Stage => ({ title, tracks })
 
+/** What a journal and a preview both say of a step. */
+export const aboutStep = ({ id, title, node, kind, destroys }: Step, stageTitle: string) => ({
+  id,
+  title,
+  stage: stageTitle,
+  ...(node === undefined ? {} : { node }),
+  kind,
+  ...(destroys === undefined ? {} : { destroys }),
+})
+
 /** The steps in the order in which people read them: stage by stage, track by track. */
 export function stepsOf(plan: Plan): Step[] {
   return plan.flatMap(({ tracks }) => tracks.flat())
