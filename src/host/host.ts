@@ -124,8 +124,11 @@ function openLine(address: HostAddress, options: HostPoolOptions, poolClosed: ()
     await new Promise<void>(resolve => {
       made.client.on('close', () => resolve())
       made.client.end()
-      // A host that is gone never says goodbye.
-      setTimeout(() => made.client.destroy(), 1000).unref()
+      // A host that is gone never says goodbye, and `destroy` does nothing once `end` was called: it is not waited for.
+      setTimeout(() => {
+        made.client.destroy()
+        resolve()
+      }, 1000).unref()
     })
   }
 
