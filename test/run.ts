@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { type FinalResults, Parser } from 'tap-parser'
+import { whatIsMissing } from '../lab/requirements.js'
 
 interface Ring {
   title: string
@@ -36,6 +37,12 @@ async function main(): Promise<void> {
     total.skipped += count.skipped
   }
   const named = process.argv.slice(2)
+  const missing = named.length === 0 ? await whatIsMissing() : undefined
+  if (missing) {
+    say(`The tests cannot run here. ${missing}`)
+    process.exitCode = 1
+    return
+  }
   if (named.length === 0) add(await check())
   for (const ring of named.length > 0
     ? [{ title: 'the files that were named', files: named, jobs: 1, timeout: 900 }]
