@@ -190,6 +190,15 @@ t.test('bare hosts become a replicating cluster, and one more standby', { timeou
     }
   })
 
+  await t.test('a standby that is rebooted comes back by itself', async t => {
+    await lab.reboot('pg2')
+    const back = await eventually(async () => {
+      const { body } = await service.call<ClusterStatus>('GET', '/v1/clusters/orders/status')
+      return body.diagnosis.code === 'healthy' && body
+    }, 60_000)
+    t.equal(back.nodes.find(({ name }) => name === 'pg2')?.state, 'streaming')
+  })
+
   await t.test('the same call again changes nothing, and says so', async t => {
     const files =
       "find /etc/postgresql /etc/repmgr.conf /var/lib/postgresql/.pgpass /var/lib/understudy/*.json -type f -printf '%p %T@\\n'; systemctl show -p ExecMainStartTimestamp postgresql@15-main"
