@@ -20,7 +20,8 @@ export function cloneStandby(
   applicationName: string,
   timeoutMs: number,
 ): Command {
-  const conninfo = `${nodeConninfo(from)} application_name=${applicationName}`
+  // More patient than the metadata's: a primary under load may take its time for a copy that takes hours.
+  const conninfo = `${nodeConninfo(from, 10)} application_name=${applicationName}`
   return {
     argv: [...base(layout), '-d', conninfo, 'standby', 'clone', '--fast-checkpoint'],
     as: 'postgres',

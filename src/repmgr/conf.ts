@@ -13,8 +13,8 @@ export interface RepmgrNode {
  * The connection string in repmgr's metadata, and for streams and clones. No password: it comes from the pass file. A peer
  * that vanishes without a word is noticed after 25 seconds instead of the kernel's two hours.
  */
-export function nodeConninfo({ host, port }: Pick<RepmgrNode, 'host' | 'port'>): string {
-  return `host=${host} port=${port} user=repmgr dbname=repmgr connect_timeout=2 keepalives_idle=10 keepalives_interval=5 keepalives_count=3`
+export function nodeConninfo({ host, port }: Pick<RepmgrNode, 'host' | 'port'>, connectTimeoutSeconds = 2): string {
+  return `host=${host} port=${port} user=repmgr dbname=repmgr connect_timeout=${connectTimeoutSeconds} keepalives_idle=10 keepalives_interval=5 keepalives_count=3`
 }
 
 /**

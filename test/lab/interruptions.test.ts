@@ -20,7 +20,7 @@ t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t =>
     body: { name: 'orders', postgresVersion: 15, nodes: [node(pg1)], bootstrap: true },
   })
   t.equal((await ended(() => api, built.id)).state, 'succeeded')
-  await fillDatabase(lab, 'pg1', 120)
+  await fillDatabase(lab, 'pg1', 400)
 
   /** Begins to add a standby, and stops its clone in the middle. */
   const cloning = async (name: string, options = {}) => {
@@ -28,7 +28,7 @@ t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t =>
     if (!host) throw new Error('no host')
     const { status, body } = await api.call<Operation>('POST', '/v1/clusters/orders/nodes', { body: node(host) })
     if (status !== 202) throw new Error(JSON.stringify(body))
-    await freezeClone(lab, name)
+    await freezeClone(lab, 'pg1', name)
     return { host, id: body.id }
   }
   const streams = async (name: string) =>
@@ -95,7 +95,7 @@ t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t =>
   })
 
   await t.test('the disk fills up during a clone', async t => {
-    const { host, id } = await cloning('pg5', { postgresDiskBytes: 450 * 1024 * 1024 })
+    const { host, id } = await cloning('pg5', { postgresDiskBytes: 1100 * 1024 * 1024 })
     await lab.fill('pg5', '/var/lib/postgresql', 4 * 1024 * 1024)
     await thawClone(lab, 'pg5')
     const operation = await ended(() => api, id)

@@ -63,7 +63,7 @@ t.test('its commands', async t => {
     argv: [
       ...base,
       '-d',
-      `${nodeConninfo({ host: 'db1', port: 6000 })} application_name=copy`,
+      `${nodeConninfo({ host: 'db1', port: 6000 }, 10)} application_name=copy`,
       ...['standby', 'clone', '--fast-checkpoint'],
     ],
     as: 'postgres',
