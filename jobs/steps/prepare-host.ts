@@ -5,7 +5,7 @@ import { runDetached } from '../../src/host/detached-action.js'
 import type { RemoteFile } from '../../src/host/files.js'
 import type { Check, Step } from '../../src/operations/step.js'
 import { managedSettings } from '../../src/postgres/settings.js'
-import { nodeConninfo, repmgrConf } from '../../src/repmgr/conf.js'
+import { repmgrConf } from '../../src/repmgr/conf.js'
 import type { Bench } from '../bench.js'
 import { isInUse, refuseForeign } from '../find-primary.js'
 import { grantAccess, passFileStep } from './access.js'
@@ -182,7 +182,7 @@ function writeRepmgrConf(bench: Bench, node: ClusterNode): Step {
   }
   return fileStep(bench, node, {
     id: 'repmgr-conf',
-    title: `write repmgr.conf (${nodeConninfo({ host: node.host, port: cluster.port })})`,
+    title: 'write repmgr.conf',
     file,
   })
 }
