@@ -201,7 +201,7 @@ t.test('bare hosts become a replicating cluster, and one more standby', { timeou
 
   await t.test('the same call again changes nothing, and says so', async t => {
     const files =
-      "find /etc/postgresql /etc/repmgr.conf /var/lib/postgresql/.pgpass /var/lib/understudy/*.json -type f -printf '%p %T@\\n'; systemctl show -p ExecMainStartTimestamp postgresql@15-main"
+      "find /etc/postgresql /etc/repmgr.conf /var/lib/postgresql/.pgpass /var/lib/understudy/*.json -type f -printf '%p %T@\\n'; head -n 3 /var/lib/postgresql/15/main/postmaster.pid"
     const before = await Promise.all(hosts.map(({ name }) => lab.exec(name, ['sh', '-c', files])))
     const { status, body } = await service.call<Operation>('POST', '/v1/clusters?wait=60', { body: cluster })
     t.equal(status, 200)
