@@ -6,16 +6,17 @@ import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { command, LabError } from './command.js'
 import { readPublicKeys } from './identity.js'
-import { bringUpLab, type Lab, type LabHost, listLabs, openLab, takeLabDown } from './lab.js'
+import { bringUpLab, type Lab, type LabHost, listLabs, openLab, type Suite, suites, takeLabDown } from './lab.js'
 import { enter, machineRuns } from './machine.js'
 import { ensurePackages } from './packages.js'
 import { labDirectory } from './paths.js'
 import { inParentNamespace } from './programs.js'
 
-const usage = `Throw-away lab hosts: Debian 12 machines without PostgreSQL, on this machine. Needs Linux, root and apt-get.
+const usage = `Throw-away lab hosts: Debian machines without PostgreSQL, on this machine. Needs Linux, root and apt-get.
 
-  node dist/lab/cli.js up NAME HOST... [--key FILE]...   make a lab and boot its hosts (the first time: a minute more)
-  node dist/lab/cli.js add NAME HOST [--no-sudo] [--postgres-disk MIB]
+  node dist/lab/cli.js up NAME HOST... [--suite RELEASE] [--key FILE]...
+                                                         make a lab and boot its hosts (the first time: a minute more)
+  node dist/lab/cli.js add NAME HOST [--no-sudo] [--postgres-disk MIB] [--suite RELEASE]
   node dist/lab/cli.js list                              the labs, their hosts, addresses and host keys
   node dist/lab/cli.js exec NAME HOST -- CMD...          run a command inside a host, as root
   node dist/lab/cli.js run NAME -- CMD...                run a command here, in the lab's network: ssh, curl, the service
@@ -23,6 +24,7 @@ const usage = `Throw-away lab hosts: Debian 12 machines without PostgreSQL, on t
   node dist/lab/cli.js link-down|link-up NAME HOST       pull the cable; put it back
   node dist/lab/cli.js down NAME                         end and remove everything of a lab
 
+  --suite RELEASE   another Debian: bullseye (11), bookworm (12, the default) or trixie (13)
   --key FILE   a public key that may log in as "admin"; more than one may be given.
                Without it, a key made for the purpose: its file is printed.
 `
@@ -42,6 +44,7 @@ async function main(argv: string[]): Promise<number> {
       key: { type: 'string', multiple: true },
       'no-sudo': { type: 'boolean', default: false },
       'postgres-disk': { type: 'string' },
+      suite: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },
   })
@@ -53,7 +56,7 @@ async function main(argv: string[]): Promise<number> {
   if (!verbs.includes(verb)) throw new UsageError(`there is no "${verb}"`)
   if (verb === 'list') return list()
   if (name === undefined) throw new UsageError(`${verb}: which lab?`)
-  if (verb === 'up') return up(name, hosts, values.key)
+  if (verb === 'up') return up(name, hosts, values.key, values.suite)
   if (verb === 'down') return takeLabDown(name).then(() => 0)
 
   const lab = await openLab(name)
@@ -68,6 +71,7 @@ async function main(argv: string[]): Promise<number> {
         await lab.addHost(host, {
           sudo: !values['no-sudo'],
           ...(values['postgres-disk'] ? { postgresDiskBytes: mebibytes(values['postgres-disk']) } : {}),
+          ...(values.suite === undefined ? {} : { suite: suiteNamed(values.suite) }),
         }),
       ])
       return 0
@@ -87,7 +91,12 @@ async function main(argv: string[]): Promise<number> {
   }
 }
 
-async function up(name: string, hosts: string[], keyFiles: string[] | undefined): Promise<number> {
+async function up(
+  name: string,
+  hosts: string[],
+  keyFiles: string[] | undefined,
+  suite: string | undefined,
+): Promise<number> {
   // To make it again would end what is running there.
   if (await openLab(name)) throw new LabError(`lab ${name} is up already: "down ${name}" first, or "add ${name} HOST"`)
   const files = keyFiles ?? [`${await ownKey()}.pub`]
@@ -97,7 +106,13 @@ async function up(name: string, hosts: string[], keyFiles: string[] | undefined)
     if (keys.length === 0) throw new LabError(`${file} holds no public key`)
     publicKeys.push(...keys)
   }
-  const lab = await bringUpLab({ name, hosts, publicKeys, log: line => process.stderr.write(`${line}\n`) })
+  const lab = await bringUpLab({
+    name,
+    hosts,
+    publicKeys,
+    ...(suite === undefined ? {} : { suite: suiteNamed(suite) }),
+    log: line => process.stderr.write(`${line}\n`),
+  })
   print(lab, await lab.hosts())
   if (!keyFiles) process.stdout.write(`log in with the key ${await ownKey()}\n`)
   return 0
@@ -146,6 +161,12 @@ function needProgram(program: string[]): string[] {
 function mebibytes(text: string): number {
   if (!/^[1-9][0-9]*$/.test(text)) throw new UsageError(`--postgres-disk takes a number of MiB, not "${text}"`)
   return Number(text) * 1024 * 1024
+}
+
+function suiteNamed(text: string): Suite {
+  const known = Object.keys(suites)
+  if (!known.includes(text)) throw new UsageError(`--suite takes one of ${known.join(', ')}, not "${text}"`)
+  return text as Suite
 }
 
 /** Runs a command on this terminal; its exit code becomes ours. */

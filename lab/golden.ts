@@ -1,14 +1,24 @@
-/** The golden tree: a bare Debian 12, built once, the lower layer of every lab host. */
+/** The golden trees: a bare Debian each, built once, the lower layers of the lab hosts. */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { command } from './command.js'
 import { withLock } from './lock.js'
 import { ensurePackages } from './packages.js'
 import { labDirectory } from './paths.js'
+import { labNames, readHosts, readLab } from './state.js'
 
-const release = 'bookworm'
+/** The releases that a host can have, and the PostgreSQL that each brings. */
+export const suites = {
+  bullseye: { debian: 11, postgres: 13 },
+  bookworm: { debian: 12, postgres: 15 },
+  trixie: { debian: 13, postgres: 17 },
+} as const
+
+export type Suite = keyof typeof suites
+
+export const defaultSuite: Suite = 'bookworm'
 
 /** On every lab host from the start. No PostgreSQL: putting it there is what provisioning is for. */
 const installed = [
@@ -25,15 +35,18 @@ const installed = [
 ]
 
 /** In the host's own repository, with all that they depend on, for `apt-get install` without the internet. */
-const offered = [
-  'postgresql-15',
-  'postgresql-client-15',
+const offered = (postgres: number) => [
+  `postgresql-${postgres}`,
+  `postgresql-client-${postgres}`,
   'postgresql-common',
-  'postgresql-15-repmgr',
+  `postgresql-${postgres}-repmgr`,
   'repmgr',
   'repmgr-common',
   'rsync',
   'nftables',
+  'ufw',
+  'firewalld',
+  'netbase',
 ]
 
 /** Nothing that a person at a console, a real disk or a calendar would need: a host has to boot in seconds. */
@@ -60,14 +73,14 @@ const masked = [
 ]
 
 /** Runs inside the tree, after debootstrap. */
-const recipe = `
+const recipe = (suite: Suite) => `
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
 # The repository first, while the tree still knows the internet. One transaction: apt leaves out what the tree has.
 apt-get clean
 apt-get -qq update
-apt-get -qq install --download-only --no-install-recommends -y ${offered.join(' ')}
+apt-get -qq install --download-only --no-install-recommends -y ${offered(suites[suite].postgres).join(' ')}
 mkdir -p /srv/debian
 mv /var/cache/apt/archives/*.deb /srv/debian/
 cd /srv/debian
@@ -94,18 +107,22 @@ for unit in ${masked.join(' ')}; do ln -sf /dev/null "/etc/systemd/system/$unit"
 const mirror = (): string => process.env.UNDERSTUDY_LAB_MIRROR ?? 'http://deb.debian.org/debian'
 
 /** Another recipe is another tree. The mirror is not part of it: it brings the same packages. */
-const stamp = createHash('sha256')
-  .update(JSON.stringify([release, installed, recipe]))
-  .digest('hex')
-  .slice(0, 12)
+const stamp = (suite: Suite) =>
+  createHash('sha256')
+    .update(JSON.stringify([suite, installed, recipe(suite)]))
+    .digest('hex')
+    .slice(0, 12)
 
 /** The directory of the golden tree of this recipe; it may not be built yet. */
-export const goldenTree = (): string => join(labDirectory(), `golden-${release}-${stamp}`)
+export const goldenTree = (suite: Suite): string => join(labDirectory(), `golden-${suite}-${stamp(suite)}`)
 
-/** Builds the golden tree unless it is there: about a minute, with the internet. Returns its directory. */
-export async function ensureGoldenTree(log: (line: string) => void): Promise<string> {
-  const tree = goldenTree()
-  if (existsSync(tree)) return tree
+/** Builds the golden tree of a suite unless it is there: about a minute, with the internet. Returns its directory. */
+export async function ensureGoldenTree(suite: Suite, log: (line: string) => void): Promise<string> {
+  const tree = goldenTree(suite)
+  if (existsSync(tree)) {
+    await touch(tree)
+    return tree
+  }
   await ensurePackages(log)
   await withLock('golden', async () => {
     if (existsSync(tree)) return
@@ -119,12 +136,13 @@ export async function ensureGoldenTree(log: (line: string) => void): Promise<str
       'debootstrap',
       '--variant=minbase',
       `--include=${installed.join(',')}`,
-      release,
+      suite,
       unfinished,
       mirror(),
     ])
-    await contained(['chroot', unfinished, 'sh', '-c', recipe])
+    await contained(['chroot', unfinished, 'sh', '-c', recipe(suite)])
     await rename(unfinished, tree)
+    await touch(tree)
     log(`built the golden tree in ${Math.round((Date.now() - started) / 1000)} s`)
   })
   return tree
@@ -142,16 +160,23 @@ async function contained(argv: string[]): Promise<void> {
   })
 }
 
+const touch = (tree: string) => utimes(tree, new Date(), new Date())
+
+/** Asked for within a day: somebody else's lab, of another checkout, may be about to stand on it. */
+const isFresh = async (tree: string) =>
+  !tree.endsWith('.unfinished') && Date.now() - (await stat(tree)).mtimeMs < 86_400_000
+
 /** Trees of older recipes that no lab stands on, and what an interrupted build left. */
 async function removeOldTrees(): Promise<void> {
-  const inUse = new Set<string>()
-  const labs = join(labDirectory(), 'labs')
-  for (const lab of existsSync(labs) ? await readdir(labs) : []) {
-    const record = await readFile(join(labs, lab, 'lab.json'), 'utf8').catch(() => '{}')
-    inUse.add((JSON.parse(record) as { golden?: string }).golden ?? '')
+  const kept = new Set(Object.keys(suites).map(suite => goldenTree(suite as Suite)))
+  for (const lab of await labNames()) {
+    const record = await readLab(lab)
+    if (record) kept.add(record.golden)
+    for (const { golden } of await readHosts(lab)) if (golden) kept.add(golden)
   }
   for (const name of existsSync(labDirectory()) ? await readdir(labDirectory()) : []) {
     const tree = join(labDirectory(), name)
-    if (name.startsWith('golden-') && !inUse.has(tree)) await rm(tree, { recursive: true, force: true })
+    if (name.startsWith('golden-') && !kept.has(tree) && !(await isFresh(tree)))
+      await rm(tree, { recursive: true, force: true })
   }
 }

@@ -18,7 +18,7 @@ import {
   unblockPackets,
   unfillDisk,
 } from './faults.js'
-import { ensureGoldenTree } from './golden.js'
+import { defaultSuite, ensureGoldenTree, goldenTree, type Suite } from './golden.js'
 import { addToHostsFile, hostsLine, loginUser, type Neighbour, writeIdentity } from './identity.js'
 import { withLock } from './lock.js'
 import {
@@ -58,6 +58,7 @@ import {
 
 export { type CommandOptions, type CommandResult, LabError } from './command.js'
 export type { Block, FaultSignal } from './faults.js'
+export { goldenTree, type Suite, suites } from './golden.js'
 export type { ExecOptions } from './machine.js'
 export type { SpawnOptions } from './programs.js'
 export { whatIsMissing } from './requirements.js'
@@ -78,6 +79,8 @@ export interface HostOptions {
   postgresDiskBytes?: number
   /** False: the login user has no sudo at all. Default true. */
   sudo?: boolean
+  /** Its Debian release. Default: the lab's, bookworm. The first host of another one on this machine takes a minute longer. */
+  suite?: Suite
 }
 
 /** A lab that is up. Hosts are named as they were added; where an address is asked for, a host's name or "gateway" does as well. */
@@ -127,15 +130,17 @@ export async function bringUpLab(options: {
   name: string
   hosts?: readonly string[]
   publicKeys: readonly string[]
+  /** The Debian release of its hosts. Default bookworm. */
+  suite?: Suite
   log?: (line: string) => void
 }): Promise<Lab> {
-  const { name, hosts = [], publicKeys, log = () => {} } = options
+  const { name, hosts = [], publicKeys, suite = defaultSuite, log = () => {} } = options
   checkName('lab', name)
   for (const host of hosts) checkName('host', host)
   const missing = await whatIsMissing()
   if (missing) throw new LabError(missing)
   await ensurePackages(log)
-  const golden = await ensureGoldenTree(log)
+  const golden = await ensureGoldenTree(suite, log)
   await takeLabDown(name)
   try {
     await withLock(`lab-${name}`, async () => {
@@ -242,8 +247,11 @@ async function labRecord(lab: string): Promise<LabRecord> {
  * Several hosts are written down at once, so that each knows the names of all from its first boot; then they boot side
  * by side. The lock is held until they are up: a machine that is only half there cannot be told the name of a next one.
  */
-const addHosts = (lab: string, names: readonly string[], options: HostOptions = {}): Promise<LabHost[]> =>
-  withLock(`lab-${lab}`, () => bootNewHosts(lab, names, options))
+async function addHosts(lab: string, names: readonly string[], options: HostOptions = {}): Promise<LabHost[]> {
+  // Before the lock: building a tree takes longer than others should have to wait for this lab.
+  if (options.suite) await ensureGoldenTree(options.suite, () => {})
+  return withLock(`lab-${lab}`, () => bootNewHosts(lab, names, options))
+}
 
 async function bootNewHosts(lab: string, names: readonly string[], options: HostOptions): Promise<LabHost[]> {
   const records = await writeHostsDown(lab, names, options)
@@ -271,14 +279,21 @@ async function writeHostsDown(lab: string, names: readonly string[], options: Ho
     if (!address) throw new LabError(`lab ${lab} is full: ${maximumHosts} hosts`)
     return { name, address }
   })
-  const { sudo = true, postgresDiskBytes } = options
+  const { sudo = true, postgresDiskBytes, suite } = options
   const records: HostRecord[] = []
   for (const { name, address } of added) {
     // A process that died just here left a disk without a record.
     await rm(filesOfHost(lab, name).directory, { recursive: true, force: true })
     const neighbours = [...present, ...added]
     const hostKey = await writeIdentity(lab, name, { publicKeys, sudo, neighbours })
-    const record = { name, address, hostKey, sudo, ...(postgresDiskBytes ? { postgresDiskBytes } : {}) }
+    const record = {
+      name,
+      address,
+      hostKey,
+      sudo,
+      ...(suite ? { golden: goldenTree(suite) } : {}),
+      ...(postgresDiskBytes ? { postgresDiskBytes } : {}),
+    }
     await writeHost(lab, record)
     records.push(record)
   }
@@ -317,7 +332,7 @@ async function powerOff(lab: string, { name, address }: HostRecord): Promise<voi
 
 async function powerOn(lab: string, host: HostRecord): Promise<LabHost> {
   const { name, address, postgresDiskBytes } = host
-  const { golden } = await labRecord(lab)
+  const golden = host.golden ?? (await labRecord(lab)).golden
   if (await machineRuns(lab, name)) throw new LabError(`${name} is running already`)
   // A machine that shut itself down leaves its network.
   await disconnectHost(lab, name)

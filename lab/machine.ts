@@ -71,7 +71,7 @@ export async function startMachine(
       stdio: ['ignore', log.fd, log.fd],
       env: {
         PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-        // Debian 12 knows version 2 of the control groups only, whatever the system below has.
+        // From Debian 12 on it knows version 2 of the control groups only, whatever the system below has.
         SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: '1',
         KEEP: keepScript,
         BOOT: bootScript,

@@ -8,7 +8,7 @@ import { directoryOfLab, filesOfHost, labDirectory } from './paths.js'
 export interface LabRecord {
   name: string
   publicKeys: string[]
-  /** The golden tree that its hosts stand on. */
+  /** The golden tree that its hosts stand on, but for those with one of their own. */
   golden: string
 }
 
@@ -18,6 +18,8 @@ export interface HostRecord {
   address: string
   hostKey: string
   sudo: boolean
+  /** The golden tree that it stands on. Absent: the lab's. */
+  golden?: string
   postgresDiskBytes?: number
 }
 
