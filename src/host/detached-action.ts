@@ -12,6 +12,11 @@ const POLL_MS = 500
 export interface DetachedOptions {
   /** Part of its address on the host, beside the cluster's name. */
   name: string
+  /**
+   * Whether one that is found to have succeeded is still what is wanted. Default: yes. Where not, it is forgotten and the
+   * command is started: a worker that died between `after` and the forgetting leaves one behind for however long.
+   */
+  stillStands?: (context: StepContext) => Promise<boolean>
   /** Run before the command is first started, not when one that is under way is found. */
   before?: (context: StepContext) => Promise<void>
   /** Run once it has succeeded, and before it is forgotten: a worker that dies in between finds it again. */
@@ -36,10 +41,13 @@ export function runDetached(host: Host, scope: string, command: Command, options
       const { signal, draining, epoch, log } = context
       const id = detachedId(scope, options.name)
       const earlier = await inspectDetached(host, id, { signal })
-      if (earlier.state === 'running' || (earlier.state === 'exited' && earlier.exitCode === 0)) {
+      const succeeded = earlier.state === 'exited' && earlier.exitCode === 0
+      const stands = succeeded && ((await options.stillStands?.(context)) ?? true)
+      if (earlier.state === 'running' || stands) {
         log(`${id} is on the host already (${earlier.state}): a worker before this one started it`)
       } else {
-        // One that failed, or was lost, while nobody looked is no answer to this try.
+        // One that failed, or was lost, while nobody looked is no answer to this try; nor is one whose work is gone since.
+        if (succeeded) log(`${id} on the host is of an earlier time, and what it made is not there any more`)
         if (earlier.state !== 'absent') await forgetDetached(host, id, { signal })
         await options.before?.(context)
         await startDetached(host, { id, command, guard: { scope, epoch, waitMs: 120_000 } }, { signal })
@@ -61,7 +69,10 @@ export function runDetached(host: Host, scope: string, command: Command, options
         if (draining.aborted && !signal.aborted)
           throw new WorkerGone('the worker is stopping; the command goes on on its host')
         // The operation was called off, so its command is too. Where only this worker goes, the next one takes it up.
-        if (signal.reason instanceof OperationCancelled) await cancelDetached(host, id, {})
+        if (signal.reason instanceof OperationCancelled) {
+          await cancelDetached(host, id, {})
+          await forgetDetached(host, id, {})
+        }
         // It is over, however it ended, and a later try has to start afresh.
         if (error instanceof DetachedCommandLost) await forgetDetached(host, id, {})
         throw error

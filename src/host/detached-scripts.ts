@@ -66,6 +66,49 @@ state() {
   echo lost
 }`
 
+/** A file of the log may grow to this before it is begun anew with its end; two files and a pipe's worth are on the disk. */
+const LOG_LIMIT_BYTES = 2_097_152
+/** More than what a follower may be behind without a gap. */
+const LOG_KEEP_BYTES = 1_048_576
+
+/**
+ * Part of a job's script: passes what comes through the pipe `output` on to the log, as it comes, so that a command
+ * that prints for ever does not fill the disk. `log` is a link that is replaced as a whole, and the file before is kept
+ * until the next one, so that a reader always finds file and offset together. A signal to the whole job ends the command
+ * and not this: it ends with the last one who could print. A full disk costs the log, and not the command.
+ *
+ * Defines `log_is_kept`, which waits for that: not for ever, since the command may have left somebody behind.
+ */
+export const KEEP_LOG = `(
+  trap '' TERM INT HUP
+  start=0
+  older=none
+  while :; do
+    size=$(stat -L -c %s "$job/log") || break
+    if [ "$size" -gt ${LOG_LIMIT_BYTES} ]; then
+      before=$start
+      start=$((start + size - ${LOG_KEEP_BYTES}))
+      tail -c ${LOG_KEEP_BYTES} "$job/log" >"$job/log.$start" &&
+        ln -sfT "log.$start" "$job/log.next" && mv -fT "$job/log.next" "$job/log" || break
+      rm -f "$job/log.$older"
+      older=$before
+      size=${LOG_KEEP_BYTES}
+    fi
+    # One read, one write: a line is in the log when it was printed.
+    dd bs=65536 count=16 status=none >>"$job/log" || break
+    [ "$(stat -L -c %s "$job/log")" -gt "$size" ] || break
+  done
+  cat >/dev/null
+  : >"$job/kept"
+) <"$job/output" 2>/dev/null &
+log_is_kept() {
+  tries=0
+  while [ ! -e "$job/kept" ] && [ "$tries" -lt 200 ]; do
+    tries=$((tries + 1))
+    sleep 0.05
+  done
+}`
+
 /** Reads the job's script on stdin. Prints `started` or `attached`. */
 export const START = `${STATE}
 take_lock
@@ -81,7 +124,7 @@ if [ "$(tail -n 1 "$job/command.new")" != "# end" ]; then
   rm -rf -- "$job"
   exit 1
 fi
-: >>"$job/log"
+: >"$job/log.0" && ln -sfT log.0 "$job/log" || exit 1
 sync "$job/command.new" && mv -f "$job/command.new" "$job/command" && sync "$job" "$jobs" || exit 1
 umask 022
 if systemd; then
@@ -121,12 +164,19 @@ echo started`
 export const FOLLOW = `${STATE}
 offset=$2
 now=$(state) || exit
-size=$(stat -c %s "$job/log" 2>/dev/null || echo 0)
+file=$(readlink "$job/log")
+case $file in
+  log.*) start=\${file#log.} file=$job/$file ;;
+  # Of a job that a version before this one started.
+  *) start=0 file=$job/log ;;
+esac
+size=$((start + $(stat -c %s "$file" 2>/dev/null || echo 0)))
 behind=1048576
 if [ "$offset" -lt 0 ]; then offset=0; behind=262144; fi
 if [ $((size - offset)) -gt "$behind" ]; then offset=$((size - 262144)); fi
+if [ "$offset" -lt "$start" ]; then offset=$start; fi
 echo "$offset $size $now"
-[ "$size" -le "$offset" ] || tail -c "+$((offset + 1))" "$job/log" | head -c 131072 | base64`
+[ "$size" -le "$offset" ] || tail -c "+$((offset - start + 1))" "$file" | head -c 131072 | base64`
 
 /** Ends everything, and notes 137 (SIGKILL) as the exit status where the job could not write its own. */
 export const STOP = `${STATE}

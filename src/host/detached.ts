@@ -5,13 +5,14 @@
  * unit   the systemd unit understudy-<id> that a job runs in; where systemd does not run, a session of its own instead
  * began  the file that a job writes first: after it, the command may have done something
  * exit   the file that a job writes last, with the command's exit status
+ * log    a link to the file log.<n> that holds the end of what the command printed; n is how many bytes came before it
  *
  * A job lives without us: SSH and this service may go away and come back, and any worker can look at it by its id.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OperationCancelled, OperationError } from '../operations/errors.js'
 import { type Command, environmentOf } from './command.js'
-import { FOLLOW, START, STATE, STOP, UNDECIDED } from './detached-scripts.js'
+import { FOLLOW, KEEP_LOG, START, STATE, STOP, UNDECIDED } from './detached-scripts.js'
 import { AS_USER } from './drop.js'
 import {
   AuthenticationFailed,
@@ -195,6 +196,8 @@ job=/var/lib/understudy/jobs/${id}
 UNDERSTUDY_JOB=${id}
 export UNDERSTUDY_JOB
 ${AS_USER}
+rm -f "$job/output"
+mkfifo "$job/output" || exit 1
 trap : TERM INT HUP
 start=$(sed 's/.*) //' /proc/$$/stat | cut -d' ' -f20)
 echo "$$ $start $(cat /proc/sys/kernel/random/boot_id)" >"$job/began.new" || exit 1
@@ -202,8 +205,10 @@ sync "$job/began.new"
 mv -f "$job/began.new" "$job/began" || exit 1
 # Whoever starts the same job waits for this lock, and finds "began".
 exec 8>&-
-as_user ${quote([user])} ${quote(words)} >>"$job/log" 2>&1 </dev/null
+${KEEP_LOG}
+as_user ${quote([user])} ${quote(words)} >"$job/output" 2>&1 </dev/null
 code=$?
+log_is_kept
 echo "$code" >"$job/exit.new" && sync "$job/exit.new" && mv -f "$job/exit.new" "$job/exit" && sync "$job"
 # end
 `

@@ -1,0 +1,66 @@
+/**
+ * What is asked of a package manager, and which one a host has. apt is the only one so far: dnf will be a file like
+ * apt.ts, and a line at the end of this one.
+ */
+import type { OperationError } from '../operations/errors.js'
+import { apt } from './apt.js'
+import type { Command } from './command.js'
+import type { CommandFailed } from './errors.js'
+import type { RemoteFile } from './files.js'
+import type { Host, RunOptions } from './host.js'
+import type { SystemFacts } from './system.js'
+
+/** A package with the version that it must have, where it must. */
+export interface PackageChoice {
+  name: string
+  version?: string
+}
+
+/** A signed repository. `flat`: the suite is a path, and there are no components. */
+export interface PackageRepository {
+  uri: string
+  suite: string
+  components: readonly string[]
+  /** Armored. */
+  signingKey: string
+  /** How its packages are told from those of other sources. */
+  knownBy: { origin: string } | { host: string }
+}
+
+export interface PackagesOnHost {
+  /** Versions of those that are installed, of the names that were asked for. */
+  installed: Record<string, string>
+  /** Those of them that are held. */
+  held: string[]
+  /** Major versions of PostgreSQL that the host’s sources have with repmgr; undefined where it has no lists of them yet. */
+  offers: number[] | undefined
+  /** The name of its release, such as `bookworm`. */
+  codename: string | undefined
+  /** A source that this service wrote is there. */
+  ownSource: boolean
+}
+
+export interface PackageManager {
+  inspect(host: Host, names: readonly string[], options?: RunOptions): Promise<PackagesOnHost>
+  /** The files that tell the host of a repository, in the order in which they are written. */
+  repositoryFiles(repository: PackageRepository, about: string): RemoteFile[]
+  /** Makes the directories that `repositoryFiles` need. */
+  repositoryDirectories: Command
+  /** Removes what `repositoryFiles` wrote. */
+  forgetRepository: Command
+  /** Fetches the lists of a repository and checks their signature, aside: the host’s own are not touched. */
+  tryRepository(repository: PackageRepository): Command
+  /** Fetches all lists, then installs; waits for other package managers. Not to be cut short. */
+  install(packages: readonly PackageChoice[]): Command
+  hold(names: readonly string[], held: boolean): Command
+  /** Makes a clearer error of a failed command of the above, where its output tells. */
+  explain(
+    host: Host,
+    failed: CommandFailed,
+    about: { packages?: readonly PackageChoice[]; uri?: string },
+  ): Promise<OperationError>
+}
+
+export function packageManagerOf({ family }: Pick<SystemFacts, 'family'>): PackageManager | undefined {
+  return family === 'debian' ? apt : undefined
+}
