@@ -12,7 +12,8 @@ export interface Layout {
   startConf: string
   hbaFile: string
   unit: string
-  packages: readonly string[]
+  /** The server, and repmgr for it. */
+  packages: readonly [string, string]
   home: string
   passFile: string
   repmgr: string

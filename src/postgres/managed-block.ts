@@ -10,6 +10,8 @@ export const asManagedBlock = (lines: readonly string[]): string => [BEGIN, ...l
 
 /** The file with our block first and everything else as it was. */
 export function withManagedBlock(existing: string, block: string): string {
+  // Somebody may have added a line right behind it: that is no reason to write the file anew.
+  if (existing.startsWith(block)) return existing
   const rest = withoutManagedBlock(existing).replace(/^\n+/, '')
   return rest === '' ? block : `${block}\n${rest}`
 }

@@ -27,18 +27,33 @@ SELECT pg_is_in_recovery() AS "inRecovery",
                  'name', slot_name, 'active', active,
                  'retainedBytes', pg_wal_lsn_diff(
                     CASE WHEN pg_is_in_recovery() THEN COALESCE(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-                         ELSE pg_current_wal_lsn() END, restart_lsn)::bigint)), '[]')
+                         ELSE pg_current_wal_lsn() END, restart_lsn)::bigint,
+                 'walStatus', wal_status, 'safeWalBytes', safe_wal_size)), '[]')
           FROM pg_replication_slots) AS "slots",
+       CASE WHEN NOT pg_is_in_recovery() THEN
+         (SELECT json_build_object(
+                   'mode', current_setting('archive_mode'),
+                   'lastArchivedWal', last_archived_wal, 'lastArchivedAt', last_archived_time,
+                   'lastFailedWal', last_failed_wal, 'lastFailedAt', last_failed_time, 'failedCount', failed_count,
+                   'waitingSegments', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
+                   'reason', CASE WHEN $1::text IS NOT NULL THEN pg_read_file($1 || '/last-failure', 0, 500, true) END,
+                   'missing', (SELECT json_object_agg(node, (SELECT count(*) FROM pg_ls_dir($1 || '/pending/' || node, true, false)))
+                                 FROM pg_ls_dir($1 || '/pending', true, false) AS node),
+                   'aloneSegments', (SELECT count(*) FROM pg_ls_dir($1 || '/alone', true, false)))
+            FROM pg_stat_archiver) END AS "archive",
+       (SELECT setting::int FROM pg_settings WHERE name = 'recovery_min_apply_delay' AND pg_is_in_recovery())
+         AS "applyDelayMs",
        pg_postmaster_start_time() AS "startedAt"`
 
+/** `archiveState`: where our archive script keeps what it has to say, on the server's own host. */
 export async function observeServer(
   address: ServerAddress,
   credentials: Credentials,
-  options: { timeoutMs: number; signal?: AbortSignal },
+  options: { timeoutMs: number; signal?: AbortSignal; archiveState?: string },
 ): Promise<Observation> {
-  const [row] = await withServer(address, credentials, options, query => query(OBSERVE))
+  const [row] = await withServer(address, credentials, options, query => query(OBSERVE, [options.archiveState ?? null]))
   if (!row) throw new Error('the server answered no row')
-  const { receiver, currentLsn, receivedLsn, replayedLsn, replayAgeMs, startedAt, ...rest } = row
+  const { archive, receiver, currentLsn, receivedLsn, replayedLsn, replayAgeMs, applyDelayMs, startedAt, ...rest } = row
   return {
     ...(rest as Pick<
       Observation,
@@ -50,6 +65,8 @@ export async function observeServer(
     // A clock that was stepped back makes an age negative; nothing is younger than now.
     replayAgeMs: replayAgeMs === null ? null : Math.max(0, Number(replayAgeMs)),
     ...(receiver ? { receiver: receiver as NonNullable<Observation['receiver']> } : {}),
+    ...(archive ? { archive: archive as NonNullable<Observation['archive']> } : {}),
+    ...(typeof applyDelayMs === 'number' ? { applyDelayMs } : {}),
     startedAt: (startedAt as Date).toISOString(),
   }
 }

@@ -11,28 +11,70 @@ export function registerPrimary(layout: Layout): Command {
 }
 
 /**
- * The time limit is for the caller to set: a clone takes as long as the database is large. `applicationName` is what the
- * primary knows the copy by while it is made.
+ * A clone of the node that it will stream from, which makes its slot there. The time limit is for the caller to set: a
+ * clone takes as long as the database is large. `applicationName` is what that node knows the copy by while it is made.
  */
 export function cloneStandby(
   layout: Layout,
-  from: { host: string; port: number },
+  from: { nodeId: number; host: string; port: number },
   applicationName: string,
   timeoutMs: number,
 ): Command {
   // More patient than the metadata's: a primary under load may take its time for a copy that takes hours.
   const conninfo = `${nodeConninfo(from, 10)} application_name=${applicationName}`
   return {
-    argv: [...base(layout), '-d', conninfo, 'standby', 'clone', '--fast-checkpoint'],
+    argv: [
+      ...base(layout),
+      '-d',
+      conninfo,
+      'standby',
+      'clone',
+      `--upstream-node-id=${from.nodeId}`,
+      '--fast-checkpoint',
+    ],
     as: 'postgres',
     timeoutMs,
   }
 }
 
-export function registerStandby(layout: Layout, upstreamNodeId: number): Command {
+/** `delayed`: what is written on the primary is not to be waited for on this standby. */
+export function registerStandby(layout: Layout, upstreamNodeId: number, delayed: boolean): Command {
+  const wait = delayed ? [] : ['--wait-sync=30']
   return {
-    argv: [...base(layout), 'standby', 'register', `--upstream-node-id=${upstreamNodeId}`, '--wait-sync=30', '--force'],
+    argv: [...base(layout), 'standby', 'register', `--upstream-node-id=${upstreamNodeId}`, ...wait, '--force'],
     as: 'postgres',
     timeoutMs: 90_000,
+  }
+}
+
+/** On the standby: it streams from another node from now on, with a slot there, and the one on the node before is dropped. */
+export function followUpstream(layout: Layout, upstreamNodeId: number): Command {
+  return {
+    argv: [...base(layout), 'standby', 'follow', `--upstream-node-id=${upstreamNodeId}`],
+    as: 'postgres',
+    timeoutMs: 120_000,
+  }
+}
+
+/** On the witness: enters it on the primary, and copies all of repmgr's metadata from there. */
+export function registerWitness(layout: Layout, primary: { host: string; port: number }): Command {
+  return {
+    argv: [...base(layout), '-d', nodeConninfo(primary), 'witness', 'register', '--force'],
+    as: 'postgres',
+    timeoutMs: 60_000,
+  }
+}
+
+/** Run on the primary. Each kind of node has a command of its own; all only remove the row and the node may be down. */
+export function unregisterNode(layout: Layout, kind: string, nodeId: number): Command {
+  return {
+    argv: [
+      ...base(layout),
+      kind === 'primary' || kind === 'witness' ? kind : 'standby',
+      'unregister',
+      `--node-id=${nodeId}`,
+    ],
+    as: 'postgres',
+    timeoutMs: 60_000,
   }
 }

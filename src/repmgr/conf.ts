@@ -7,6 +7,9 @@ export interface RepmgrNode {
   name: string
   host: string
   port: number
+  /** 0: never promoted. */
+  priority: number
+  location: string
 }
 
 /**
@@ -19,9 +22,13 @@ export function nodeConninfo({ host, port }: Pick<RepmgrNode, 'host' | 'port'>, 
 
 /**
  * Complete, with absolute paths: repmgr stores the path of this file and uses it from other hosts. Failover is `manual`
- * because it is not repmgrd that decides here.
+ * because it is not repmgrd that decides here. Whom a standby streams from is not in it: repmgr 5 takes that on its
+ * command line and keeps it in its metadata; how far it is behind on purpose is a setting of the server.
+ *
+ * @see https://www.repmgr.org/docs/current/configuration-file-settings.html
  */
 export function repmgrConf(node: RepmgrNode, cluster: string, layout: Layout): string {
+  const repmgr = `${layout.repmgr} -f ${layout.repmgrConf}`
   const service = (verb: string) => `sudo -n /usr/bin/systemctl ${verb} ${layout.unit}`
   const settings: [string, string | number][] = [
     ['node_id', node.nodeId],
@@ -30,11 +37,15 @@ export function repmgrConf(node: RepmgrNode, cluster: string, layout: Layout): s
     ['data_directory', layout.dataDirectory],
     ['config_directory', layout.configDirectory],
     ['pg_bindir', layout.binDirectory],
+    ['repmgr_bindir', layout.binDirectory],
+    ['replication_user', 'repmgr'],
     ['passfile', layout.passFile],
     ['use_replication_slots', 'yes'],
-    ['location', 'default'],
-    ['priority', 100],
+    ['location', node.location],
+    ['priority', node.priority],
     ['failover', 'manual'],
+    ['promote_command', `${repmgr} standby promote`],
+    ['follow_command', `${repmgr} standby follow --upstream-node-id=%n`],
     ['log_level', 'INFO'],
     ['service_start_command', service('start')],
     ['service_stop_command', service('stop')],

@@ -8,6 +8,8 @@ export interface MetadataNode {
   active: boolean
   upstreamNodeId: number | null
   conninfo: string
+  priority: number
+  location: string
 }
 
 /** Undefined where the extension is not there yet. */
@@ -15,7 +17,7 @@ export async function readMetadata(query: Query): Promise<MetadataNode[] | undef
   const [there] = await query("SELECT to_regclass('repmgr.nodes') IS NOT NULL AS present")
   if (there?.present !== true) return undefined
   const rows = await query(
-    'SELECT node_id AS "nodeId", node_name AS "name", type, active, upstream_node_id AS "upstreamNodeId", conninfo FROM repmgr.nodes ORDER BY node_id',
+    'SELECT node_id AS "nodeId", node_name AS "name", type, active, upstream_node_id AS "upstreamNodeId", conninfo, priority, location FROM repmgr.nodes ORDER BY node_id',
   )
   return rows as unknown as MetadataNode[]
 }
