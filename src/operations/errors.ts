@@ -34,13 +34,18 @@ export class OperationError extends Error {
   }
 }
 
-/** Thrown when an operation stops because it was asked to, at a step boundary or by ending a detached command. */
+/** Thrown when an operation stops because it was asked to, at a step boundary or by ending a command. */
 export class OperationCancelled extends OperationError {
-  constructor(message = 'The operation was cancelled.') {
+  constructor(message = 'The operation was cancelled.', outcome: Outcome = 'failed_clean') {
     super(message, {
       code: 'cancelled',
-      outcome: 'failed_clean',
+      outcome,
       remedy: 'Nothing more was started. Retry the operation to go on from the step that it stopped at.',
     })
+  }
+
+  /** The same of a step that had begun to act: what it has half done is taken up, or removed, by the next try. */
+  midStep(): OperationCancelled {
+    return new OperationCancelled(this.message, 'failed_partial')
   }
 }

@@ -4,10 +4,33 @@
  */
 import { type Static, Type } from 'typebox'
 
-export const OperationType = Type.Enum(['bootstrap-cluster', 'add-standby'], {
+/** Each kind of operation, and what it does in a few words. */
+const OPERATIONS = {
+  'bootstrap-cluster': 'bare hosts become a running cluster',
+  'apply-cluster': 'a cluster becomes what its description says',
+  'add-standby': 'a bare host becomes one more standby',
+  'change-settings': 'settings of PostgreSQL change, with the restarts that they need',
+  'change-archive': 'a running cluster archives its WAL otherwise',
+  'change-access': 'who may come in over the network is changed on every node',
+  'add-witness': 'a bare host becomes the witness of a cluster',
+  'provision-node': 'a bare host becomes a configured server that was never started',
+  'clone-node': 'a copy of the primary comes into the data directory',
+  'start-node': 'the server is started',
+  'stop-node': 'the server is stopped',
+  'restart-node': 'the server is stopped and started',
+  'register-node': 'repmgr gets to know the node',
+  'unregister-node': 'repmgr forgets the node',
+  'rotate-credentials': 'the role repmgr gets a new password',
+  'remove-node': 'a standby leaves the cluster',
+  'destroy-cluster': 'the servers of a cluster are wiped, and it is forgotten',
+  'verify-replication': 'what is written on the primary is read on every standby',
+} as const
+
+export const OperationType = Type.Enum(Object.keys(OPERATIONS) as (keyof typeof OPERATIONS)[], {
   title: 'OperationType',
-  description:
-    'bootstrap-cluster: bare hosts become a running cluster. add-standby: a bare host becomes one more standby.',
+  description: Object.entries(OPERATIONS)
+    .map(([type, what]) => `${type}: ${what}.`)
+    .join(' '),
 })
 export type OperationType = Static<typeof OperationType>
 
@@ -71,6 +94,10 @@ export const StepProgress = Type.Object(
     doneBytes: Type.Integer(),
     totalBytes: Type.Optional(Type.Integer()),
     percent: Type.Optional(Type.Number({ minimum: 0, maximum: 100 })),
+    rateBytesPerSecond: Type.Optional(Type.Integer({ minimum: 0, description: 'Over the last half minute.' })),
+    remainingSeconds: Type.Optional(
+      Type.Integer({ minimum: 0, description: 'At that rate. Absent while nothing moves or the total is not known.' }),
+    ),
   },
   { additionalProperties: false, title: 'StepProgress', description: 'How far a copy has come.' },
 )
@@ -137,6 +164,48 @@ export const OperationResult = Type.Object(
 )
 export type OperationResult = Static<typeof OperationResult>
 
+export const Difference = Type.Object(
+  {
+    pointer: Type.String({ description: 'JSON pointer into the description.', examples: ['/nodes/2'] }),
+    detail: Type.String({ description: 'What the record says there.' }),
+  },
+  { additionalProperties: false, title: 'Difference', description: 'Where a description differs from the record.' },
+)
+export type Difference = Static<typeof Difference>
+
+const Differences = Type.Optional(
+  Type.Array(Difference, {
+    description: 'Of apply-cluster: where the description differed from the record when it was asked for.',
+  }),
+)
+
+/** A ticket number or the like. Line breaks would forge lines of the log. */
+export const Reference = Type.String({
+  minLength: 1,
+  maxLength: 200,
+  pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$',
+  description: 'Yours: a ticket number, a link to a build. One line.',
+  examples: ['CHG-4711'],
+})
+
+export const PLAN_ID = '^plan_[0-9a-f]{16}_[0-9a-f]{32}_[0-9A-Za-z_-]{1,4000}$'
+export const PlanId = Type.String({
+  pattern: PLAN_ID,
+  description:
+    'Stands for exactly this plan: for what is asked for, for the cluster, and for what was found on the hosts.',
+  examples: ['plan_5f1c0b8d2e7a4496_9c1185a5c5e9fc54612808977ee8f548_x3Qa0-'],
+})
+
+export const RequestRecord = Type.Object(
+  {
+    at: Type.String({ format: 'date-time' }),
+    by: Type.String({ description: 'Name of the token that asked for it.' }),
+    reference: Type.Optional(Reference),
+  },
+  { additionalProperties: false, title: 'RequestRecord', description: 'Who asked for something, and when.' },
+)
+export type RequestRecord = Static<typeof RequestRecord>
+
 export const Operation = Type.Object(
   {
     id: OperationId,
@@ -145,11 +214,19 @@ export const Operation = Type.Object(
     node: Type.Optional(Type.String({ description: 'The node that it is about, where it is about one.' })),
     state: OperationState,
     requestedBy: Type.String({ description: 'Name of the token that asked for it.' }),
+    reference: Type.Optional(Reference),
+    planId: Type.Optional(PlanId),
     createdAt: Type.String({ format: 'date-time' }),
     startedAt: Type.Optional(Type.String({ format: 'date-time' })),
     endedAt: Type.Optional(Type.String({ format: 'date-time' })),
     turns: Type.Integer({ description: 'How many workers have taken it up: more than 1 after an interruption.' }),
+    cancelRequest: Type.Optional(RequestRecord),
+    retries: Type.Optional(
+      Type.Integer({ minimum: 1, description: 'How often it was queued again after it had ended.' }),
+    ),
+    lastRetry: Type.Optional(RequestRecord),
     steps: Type.Array(StepRecord, { description: 'In order; empty until a worker has made the plan.' }),
+    differences: Differences,
     result: Type.Optional(OperationResult),
     error: Type.Optional(OperationFailure),
   },
@@ -179,9 +256,11 @@ export type PlannedStep = Static<typeof PlannedStep>
 
 export const PlanPreview = Type.Object(
   {
+    planId: PlanId,
     operation: OperationType,
     cluster: Type.String(),
     steps: Type.Array(PlannedStep),
+    differences: Differences,
     stepsThatWouldRun: Type.Integer({ description: '0: everything is as it should be.' }),
   },
   { additionalProperties: false, title: 'PlanPreview', description: 'What an operation would do, without doing it.' },

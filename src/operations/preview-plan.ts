@@ -10,7 +10,7 @@ export async function previewPlan(
   plan: Plan,
   about: { operation: OperationType; cluster: string },
   context: CheckContext,
-): Promise<PlanPreview> {
+): Promise<Omit<PlanPreview, 'planId'>> {
   const steps: PlannedStep[] = []
   let pending = false
   for (const { title, tracks } of plan) {

@@ -65,13 +65,22 @@ export async function runPlan(plan: Plan, context: RunContext): Promise<Operatio
   for (const { tracks, title } of plan) {
     // A failed track does not end its neighbours: a clone of hours is not thrown away because another host is full.
     const ended = await Promise.allSettled(tracks.map(track => runTrack(track, title, context)))
-    const failed = ended.find(result => result.status === 'rejected')
+    const failed = worst(ended.filter(result => result.status === 'rejected'))
     const gone = ended.find(result => result.status === 'rejected' && result.reason instanceof WorkerGone)
     if (gone?.status === 'rejected') throw gone.reason
     if (failed) throw failed.reason
   }
   return summarise(plan, context)
 }
+
+/** The first in reading order; of a cancelled plan one whose step was cut short, where there is one. */
+const worst = (failed: readonly PromiseRejectedResult[]) =>
+  failed.find(
+    ({ reason }) =>
+      reason instanceof PlanFailed &&
+      reason.failure.code === 'cancelled' &&
+      reason.failure.outcome === 'failed_partial',
+  ) ?? failed[0]
 
 const pendingRecord = (step: Step, stage: string): StepRecord => ({ ...aboutStep(step, stage), state: 'pending' })
 
@@ -97,16 +106,22 @@ async function runStep(step: Step, stage: string, context: RunContext): Promise<
       record.note = text
     },
   }
+  let acting = false
   try {
     stopIfAsked(context)
     await journal.step({ ...record })
-    record.state = await carryOut(step, stepContext, earlier)
+    record.state = await carryOut(step, stepContext, earlier, () => {
+      acting = true
+    })
     await journal.step({ ...record, endedAt: now() })
   } catch (error) {
-    const reason = context.signal.aborted ? reasonToStop(context.signal) : error
+    const reason = context.signal.aborted ? reasonToStop(context.signal, acting) : error
     if (reason instanceof WorkerGone) throw reason
     const failure = failureOf(reason, step)
-    await journal.step({ ...record, state: 'failed', note: failure.detail, endedAt: now() })
+    // Called off before it did anything: it was not reached, and has not failed.
+    const untouched = reason instanceof OperationCancelled && !acting && earlier?.state !== 'running'
+    if (untouched) await journal.step(earlier ?? pendingRecord(step, stage))
+    else await journal.step({ ...record, state: 'failed', note: failure.detail, endedAt: now() })
     throw new PlanFailed(failure)
   }
 }
@@ -115,6 +130,7 @@ async function carryOut(
   step: Step,
   context: StepContext,
   earlier: StepRecord | undefined,
+  onAct: () => void,
 ): Promise<StepRecord['state']> {
   if (step.kind === 'change') {
     const before = await step.check(context)
@@ -125,6 +141,7 @@ async function carryOut(
   for (const [index, action] of step.actions.entries()) {
     stopIfAsked(context)
     context.log(announce(action.description))
+    onAct()
     try {
       await action.perform(context)
     } catch (error) {
@@ -151,8 +168,11 @@ function stopIfAsked({ signal, draining }: Pick<StepContext, 'signal' | 'drainin
 }
 
 /** A bare `abort()` gives an AbortError of the platform as its reason: to us that is a cancel, and no fault of ours. */
-function reasonToStop({ reason }: AbortSignal): Error {
-  return reason instanceof OperationError || reason instanceof WorkerGone ? reason : new OperationCancelled()
+function reasonToStop({ reason }: AbortSignal, acting = false): Error {
+  if (reason instanceof WorkerGone) return reason
+  if (reason instanceof OperationError && !(reason instanceof OperationCancelled)) return reason
+  const cancelled = reason instanceof OperationCancelled ? reason : new OperationCancelled()
+  return acting ? cancelled.midStep() : cancelled
 }
 
 /** What goes into the record. A plain error is our own fault, and says so instead of pretending to know the host. */
@@ -178,8 +198,11 @@ export function failureOf(error: unknown, step?: Step): OperationFailure {
   }
 }
 
-async function summarise(plan: Plan, { journal }: RunContext): Promise<OperationResult> {
-  const records = await Promise.all(stepsOf(plan).map(({ id }) => journal.read(id)))
+const summarise = async (plan: Plan, { journal }: RunContext): Promise<OperationResult> =>
+  summaryOf(await Promise.all(stepsOf(plan).map(({ id }) => journal.read(id))))
+
+/** What a plan that was carried out has come to. */
+export function summaryOf(records: readonly (StepRecord | undefined)[]): OperationResult {
   const count = (state: StepRecord['state']) => records.filter(record => record?.state === state).length
   const changedSteps = count('changed')
   const verifiedSteps = count('verified')

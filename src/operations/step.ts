@@ -24,6 +24,8 @@ export interface Progress {
   /** Absent until the server has estimated it. */
   totalBytes?: number
   percent?: number
+  rateBytesPerSecond?: number
+  remainingSeconds?: number
 }
 
 export interface StepContext {
@@ -50,8 +52,8 @@ export interface Action {
 
 export type Check = { done: true; note?: string } | { done: false; reason: string; note?: undefined }
 
-/** What a check may use: it reads and never changes, so it has no epoch. */
-export type CheckContext = Pick<StepContext, 'signal' | 'log'>
+/** What a check may use: it reads and never changes, so it has no epoch. A dry run is no operation and has no id. */
+export type CheckContext = Pick<StepContext, 'signal' | 'log'> & { readonly operationId?: string }
 
 interface StepBase {
   /** Unique in the plan and the same each time the plan is made: the journal's key. `[a-z0-9-/]`. */

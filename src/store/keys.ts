@@ -26,7 +26,18 @@ export const keys = {
   lease: (id: string) => key('operation', id, 'lease'),
   /** String with an expiry: somebody has queued this operation again just now. */
   requeued: (id: string) => key('operation', id, 'requeued'),
-  /** Channel: ids of operations that changed. */
+  /** Stream: the audit trail over all clusters; its ids are the ids of its server-sent events. */
+  trail: key('events'),
+  /** String with an expiry: what a request with an Idempotency-Key has led to. */
+  once: (digest: string) => key('once', digest),
+  /** String: the version of the records, see `schema.ts`. */
+  schema: key('schema'),
+  /** Strings with an expiry: who upgrades the records now; that old records were swept within the last hour. */
+  migrating: key('migrating'),
+  swept: key('swept'),
+  /** String: a restore has begun here, and has not ended. */
+  restoring: key('restoring'),
+  /** Channel: ids of operations that changed, and `events` where the audit trail grew. */
   changed: key('changed'),
   /** Hash: token id → record with the token's hash. */
   tokens: key('tokens'),
@@ -35,3 +46,15 @@ export const keys = {
   /** BullMQ's own keys start with this. */
   queuePrefix: '{understudy}:bull',
 } as const
+
+/** All keys that are an operation's alone. */
+export const keysOfOperation = (id: string) => [
+  keys.operation(id),
+  keys.steps(id),
+  keys.events(id),
+  keys.lease(id),
+  keys.requeued(id),
+]
+
+/** Everything of the service, the queue too. */
+export const ALL_KEYS = '{understudy}:*'

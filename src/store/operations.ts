@@ -6,14 +6,22 @@ import type { Redis } from 'ioredis'
 import { ulid } from 'ulid'
 import type { Journal } from '../operations/journal.js'
 import type {
+  Difference,
   Operation,
   OperationFailure,
   OperationResult,
   OperationState,
+  RequestRecord,
   StepRecord,
 } from '../operations/operation.js'
 import type { Progress } from '../operations/step.js'
+import { type CancelRetryStore, openCancelRetryStore } from './cancel-retry.js'
+import type { Asker } from './event.js'
 import { keys } from './keys.js'
+import { KeyReused, ONCE_SCRIPT, type Once, onceArguments } from './once.js'
+import { rememberVersion } from './outdated.js'
+import { recordOperationEvent } from './record-event.js'
+import { SCHEMA_VERSION } from './schema.js'
 
 export interface OperationRequest {
   type: Operation['type']
@@ -21,6 +29,26 @@ export interface OperationRequest {
   node?: string
   input: unknown
   requestedBy: string
+  differences?: Difference[]
+  /** For the audit trail: more about who asked. */
+  requestedFrom?: Omit<Asker, 'name'>
+  reference?: string
+  planId?: string
+}
+
+/** Under which conditions an operation is created. */
+export interface CreateConditions {
+  once?: Once
+  /** The version that the cluster's record must still have. */
+  clusterVersion?: number
+}
+
+/** Thrown when the cluster's record is another one than the caller has seen. Nothing was created. */
+export class RecordChanged extends Error {
+  constructor(cluster: string) {
+    super(`The record of cluster ${cluster} has changed.`)
+    this.name = 'RecordChanged'
+  }
 }
 
 export type OperationEventType = 'state' | 'step' | 'log' | 'progress'
@@ -52,11 +80,19 @@ export interface OperationPage {
   nextCursor?: string
 }
 
-export interface OperationStore {
-  /** Records it as queued, unless the cluster has an operation that has not ended: then that one's id. */
-  create(request: OperationRequest): Promise<{ created: Operation } | { conflict: string }>
+export interface OperationStore extends CancelRetryStore {
+  /**
+   * Records it as queued, unless the cluster has an operation that has not ended: then that one's id. With a key that was
+   * used for the same request before: that request's operation, as it is now. Throws KeyReused and RecordChanged.
+   */
+  create(
+    request: OperationRequest,
+    conditions?: CreateConditions,
+  ): Promise<{ created: Operation; repeated?: true } | { conflict: string }>
   get(id: string): Promise<Operation | undefined>
   input(id: string): Promise<unknown>
+  /** `createdAt` of the cluster's record when it was asked for: tells that cluster from another one of the same name. */
+  clusterCreatedAt(id: string): Promise<string | undefined>
   list(filter: { cluster?: string; limit: number; before?: string }): Promise<OperationPage>
   activeOn(cluster: string): Promise<string | undefined>
   openIds(): Promise<string[]>
@@ -81,19 +117,33 @@ export interface OperationStore {
 
 /** About 20 000 lines and step changes are kept of one operation. */
 const MAX_EVENTS = 20_000
+/** Characters. With the number above it bounds what one operation takes of the store. */
+const MAX_LINE = 2000
 const PROGRESS_INTERVAL_MS = 1000
 
-const CREATE = `
+const CREATE = `${ONCE_SCRIPT}
+local known = once(KEYS[8], ARGV[5])
+if known == 'reused' then return {'reused'} end
+if known and known ~= '' then return {'repeated', known} end
+local cluster = redis.call('hget', KEYS[9], ARGV[7])
+if ARGV[6] ~= '' then
+  if not cluster or cjson.decode(cluster).version ~= tonumber(ARGV[6]) then return {'changed'} end
+end
 local active = redis.call('get', KEYS[1])
-if active then return active end
+if active then return {'conflict', active} end
+remember(KEYS[8], ARGV[5], ARGV[1])
 redis.call('set', KEYS[1], ARGV[1])
-redis.call('hset', KEYS[2], 'base', ARGV[2], 'input', ARGV[3], 'state', 'queued', 'epoch', '0', 'turns', '0')
+redis.call('hset', KEYS[2], 'base', ARGV[2], 'input', ARGV[3], 'state', 'queued', 'epoch', '0', 'turns', '0', 'origin', ARGV[4],
+  'schema', '${SCHEMA_VERSION}')
+if cluster then redis.call('hset', KEYS[2], 'clusterCreatedAt', cjson.decode(cluster).createdAt or '') end
+${rememberVersion('KEYS[2]', 'KEYS[9]', 'ARGV[7]')}
 redis.call('zadd', KEYS[3], 0, ARGV[1])
 redis.call('zadd', KEYS[4], 0, ARGV[1])
 redis.call('sadd', KEYS[5], ARGV[1])
 redis.call('xadd', KEYS[6], '*', 'type', 'state', 'data', '{"state":"queued"}')
 redis.call('publish', KEYS[7], ARGV[1])
-return false`
+${recordOperationEvent("'operation-created'", { record: 'KEYS[2]' })}
+return {'created'}`
 
 const TAKE = `
 local state = redis.call('hget', KEYS[1], 'state')
@@ -111,6 +161,7 @@ redis.call('hsetnx', KEYS[1], 'startedAt', ARGV[3])
 redis.call('hincrby', KEYS[1], 'turns', 1)
 redis.call('xadd', KEYS[4], 'maxlen', '~', ARGV[5], '*', 'type', 'state', 'data', '{"state":"running"}')
 redis.call('publish', KEYS[5], ARGV[4])
+${recordOperationEvent("'operation-started'")}
 return text`
 
 /** A worker that was taken for dead and is not, takes its operation up again where no other one has. */
@@ -125,6 +176,7 @@ if state == 'interrupted' then
   redis.call('hset', KEYS[1], 'state', 'running')
   redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"running"}')
   redis.call('publish', KEYS[4], ARGV[4])
+  ${recordOperationEvent("'operation-started'")}
 end
 return 1`
 
@@ -134,6 +186,7 @@ if redis.call('exists', KEYS[2]) == 1 then return 0 end
 redis.call('hset', KEYS[1], 'state', 'interrupted')
 redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"interrupted"}')
 redis.call('publish', KEYS[4], ARGV[1])
+${recordOperationEvent("'operation-interrupted'")}
 return 1`
 
 /** The epoch goes too: a renewal that is still under way must not bring the lease back. */
@@ -143,6 +196,7 @@ redis.call('del', KEYS[2])
 redis.call('hset', KEYS[1], 'state', 'interrupted', 'epoch', '0')
 redis.call('xadd', KEYS[3], '*', 'type', 'state', 'data', '{"state":"interrupted"}')
 redis.call('publish', KEYS[4], ARGV[1])
+${recordOperationEvent("'operation-interrupted'")}
 return 1`
 
 /** Fields and an event, only for the worker with the newest epoch. ARGV: epoch, id, type, data, then field, value … */
@@ -157,12 +211,14 @@ return 1`
 
 const FINISH = `
 if redis.call('hget', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
-for i = 4, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+${rememberVersion('KEYS[1]', 'KEYS[7]', 'ARGV[4]')}
 redis.call('del', KEYS[2])
 if redis.call('get', KEYS[3]) == ARGV[2] then redis.call('del', KEYS[3]) end
 redis.call('srem', KEYS[4], ARGV[2])
 redis.call('xadd', KEYS[5], '*', 'type', 'state', 'data', ARGV[3])
 redis.call('publish', KEYS[6], ARGV[2])
+${recordOperationEvent("'operation-' .. redis.call('hget', KEYS[1], 'state')")}
 return 1`
 
 export function openOperationStore(redis: Redis, now: () => string = () => new Date().toISOString()): OperationStore {
@@ -195,14 +251,19 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
   }
 
   return {
+    ...openCancelRetryStore(redis),
     get,
 
-    async create({ type, cluster, node, input, requestedBy }) {
+    async create(request, conditions = {}) {
+      const { input, requestedFrom, ...asked } = request
+      const { cluster } = asked
+      const { once, clusterVersion } = conditions
       const id = `op_${ulid()}`
-      const base = { id, type, cluster, ...(node === undefined ? {} : { node }), requestedBy, createdAt: now() }
-      const conflict = await redis.eval(
+      const base = { id, ...asked, createdAt: now() }
+      const { onceKey, fingerprint } = onceArguments(once)
+      const [outcome, other = ''] = (await redis.eval(
         CREATE,
-        7,
+        9,
         keys.activeOperation(cluster),
         keys.operation(id),
         keys.operations,
@@ -210,16 +271,35 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
         keys.openOperations,
         keys.events(id),
         keys.changed,
+        onceKey,
+        keys.clusters,
         id,
         JSON.stringify(base),
         JSON.stringify(input ?? null),
-      )
-      if (typeof conflict === 'string') return { conflict }
+        JSON.stringify({ name: asked.requestedBy, ...requestedFrom } satisfies Asker),
+        fingerprint,
+        clusterVersion === undefined ? '' : String(clusterVersion),
+        cluster,
+      )) as [string, string?]
+      if (outcome === 'reused') throw new KeyReused()
+      if (outcome === 'changed') throw new RecordChanged(cluster)
+      if (outcome === 'conflict') return { conflict: other }
+      if (outcome === 'repeated') {
+        const earlier = await get(other)
+        if (earlier) return { created: earlier, repeated: true }
+        // Its operation was so long ago that it is not kept any more.
+        await redis.del(onceKey)
+        return this.create(request, conditions)
+      }
       return { created: { ...base, state: 'queued', turns: 0, steps: [] } }
     },
 
     async input(id) {
       return JSON.parse((await redis.hget(keys.operation(id), 'input')) ?? 'null')
+    },
+
+    async clusterCreatedAt(id) {
+      return (await redis.hget(keys.operation(id), 'clusterCreatedAt')) || undefined
     },
 
     async list({ cluster, limit, before }) {
@@ -312,16 +392,18 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
       if (error) fields.push('error', JSON.stringify(error))
       const finished = await redis.eval(
         FINISH,
-        6,
+        7,
         keys.operation(id),
         keys.lease(id),
         keys.activeOperation(operation.cluster),
         keys.openOperations,
         keys.events(id),
         keys.changed,
+        keys.clusters,
         String(epoch),
         id,
         JSON.stringify({ state, ...(result ? { result } : {}), ...(error ? { error } : {}) }),
+        operation.cluster,
         ...fields,
       )
       if (finished !== 1) throw new TurnLost(id)
@@ -361,7 +443,9 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
             // The last progress may have come too soon after the one before it to be written by itself.
             ...(record.progress === undefined ? [] : [progressField(record.id), JSON.stringify(record.progress)]),
           ]),
-        log(step, line) {
+        log(step, text) {
+          // Many long lines would be many megabytes; the end of what failed is in the error.
+          const line = text.length > MAX_LINE ? `${text.slice(0, MAX_LINE)} [… line cut]` : text
           write(turn, keys.steps(id), { type: 'log', data: { step, line } }, []).catch(onError)
         },
         progress(step: string, progress: Progress) {
@@ -389,13 +473,13 @@ const progressField = (step: string) => `~progress ${step}`
 
 function stepFrom(steps: Record<string, string>, id: string): StepRecord[] {
   if (steps[id] === undefined) return []
-  const progress = steps[progressField(id)]
-  return [
-    {
-      ...(JSON.parse(steps[id]) as StepRecord),
-      ...(progress === undefined ? {} : { progress: JSON.parse(progress) as Progress }),
-    },
-  ]
+  const record = JSON.parse(steps[id]) as StepRecord
+  const written = steps[progressField(id)]
+  if (written === undefined) return [record]
+  const progress = JSON.parse(written) as Progress
+  // What has ended has no time left, and how fast it was says less than how long it took.
+  const { rateBytesPerSecond: _rate, remainingSeconds: _remaining, ...reached } = progress
+  return [{ ...record, progress: record.state === 'running' ? progress : reached }]
 }
 
 function assemble(fields: Record<string, string>, steps: Record<string, string>): Operation {
@@ -406,6 +490,10 @@ function assemble(fields: Record<string, string>, steps: Record<string, string>)
     turns: Number(fields.turns ?? 0),
     ...(fields.startedAt === undefined ? {} : { startedAt: fields.startedAt }),
     ...(fields.endedAt === undefined ? {} : { endedAt: fields.endedAt }),
+    ...(fields.cancelRequest === undefined ? {} : { cancelRequest: JSON.parse(fields.cancelRequest) as RequestRecord }),
+    ...(fields.lastRetry === undefined
+      ? {}
+      : { retries: Number(fields.retries), lastRetry: JSON.parse(fields.lastRetry) as RequestRecord }),
     steps: order.flatMap(id => stepFrom(steps, id)),
     ...(fields.result === undefined ? {} : { result: JSON.parse(fields.result) as OperationResult }),
     ...(fields.error === undefined ? {} : { error: JSON.parse(fields.error) as OperationFailure }),

@@ -1,5 +1,6 @@
 /** Connections to Redis, and what is asked of it before the service trusts it. */
 import { Redis, type RedisOptions } from 'ioredis'
+import { connectionOf, type RedisUrl } from './redis-url.js'
 
 /** Thrown at start when the Redis that was given would lose or evict what the service keeps in it. */
 export class RedisUnfit extends Error {
@@ -17,9 +18,6 @@ export class StoreUnavailable extends Error {
   }
 }
 
-/** `redis://…`, `rediss://…`, or `unix:/path/to/socket`. */
-export type RedisUrl = string
-
 export interface ConnectionPurpose {
   /**
    * `requests` fails within two seconds, so that a caller hears of it. `operations` waits for as long as it takes: an
@@ -33,11 +31,15 @@ export function connectRedis(url: RedisUrl, { purpose, onError }: ConnectionPurp
   const options = {
     connectionName: `understudy-${purpose}`,
     retryStrategy: attempt => Math.min(50 * 2 ** Math.min(attempt, 5), 1000),
+    sentinelRetryStrategy: attempt => Math.min(50 * 2 ** Math.min(attempt, 5), 1000),
+    // It was the master until just now: whoever is it by now gets the command, which this one did not carry out.
+    reconnectOnError: error => (error.message.includes('READONLY') ? 2 : false),
     ...(purpose === 'requests'
       ? { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: 2000, connectTimeout: 2000 }
       : { maxRetriesPerRequest: null }),
   } satisfies RedisOptions
-  const redis = url.startsWith('unix:') ? new Redis(url.slice('unix:'.length), options) : new Redis(url, options)
+  const { target, options: where } = connectionOf(url)
+  const redis = target === undefined ? new Redis({ ...options, ...where }) : new Redis(target, options)
   // Without a listener a lost connection would be an uncaught exception.
   redis.on('error', error => onError?.(error))
   return redis

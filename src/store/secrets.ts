@@ -18,10 +18,20 @@ export interface SecretStore {
   get(name: string): Promise<string | undefined>
   /** Keeps what is there: two processes that make the same secret at once end with the same one. */
   getOrCreate(name: string, make: () => string): Promise<string>
+  /** In place of what was there. */
+  set(name: string, value: string): Promise<void>
   delete(name: string): Promise<void>
+  /** All whose names begin so. */
+  deleteUnder(prefix: string): Promise<void>
 }
 
+/** Every secret of a cluster is named with this in front. */
+export const clusterSecrets = (cluster: string) => `cluster/${cluster}/`
+
 export const repmgrPassword = (cluster: string) => `cluster/${cluster}/repmgr`
+
+/** While a rotation is under way: the password that the servers have, or are about to have. */
+export const nextRepmgrPassword = (cluster: string) => `cluster/${cluster}/repmgr/next`
 
 /** URL-safe, so that it needs no escaping in a .pgpass or a connection string. 192 bits. */
 export const makePassword = () => randomBytes(24).toString('base64url')
@@ -62,8 +72,15 @@ export function openSecretStore(redis: Redis, masterKey: Buffer): SecretStore {
       const wasFirst = await redis.hsetnx(keys.secrets, name, seal(name, value))
       return wasFirst === 1 ? value : ((await get(name)) ?? value)
     },
+    async set(name, value) {
+      await redis.hset(keys.secrets, name, seal(name, value))
+    },
     async delete(name) {
       await redis.hdel(keys.secrets, name)
+    },
+    async deleteUnder(prefix) {
+      const names = (await redis.hkeys(keys.secrets)).filter(name => name.startsWith(prefix))
+      if (names.length > 0) await redis.hdel(keys.secrets, ...names)
     },
   }
 }
