@@ -2,7 +2,16 @@
  * What a cluster is, as its owner describes it and as the service keeps it. The schemas validate requests, type the
  * code and document the API: there is one description of each thing, and its `title` is its name in the contract.
  */
+import { isDeepStrictEqual } from 'node:util'
 import { type Static, Type } from 'typebox'
+import { Access, accessProblems, insidersOf } from './access.js'
+import { ArchivePolicy, archiveContradictions } from './archive.js'
+import { Firewall } from './firewall.js'
+import { SshBetweenNodes } from './node-ssh.js'
+import { packageInconsistencies, packagesPolicies } from './packages.js'
+import { SettingOverrides } from './setting-overrides.js'
+import { misplacements, topologyPolicies } from './topology.js'
+import { Workload } from './workload.js'
 
 /** Also the scope of lock files on the hosts, hence the narrow alphabet. */
 export const ClusterName = Type.String({
@@ -12,8 +21,11 @@ export const ClusterName = Type.String({
 })
 
 /** repmgr allows 63 bytes and asks for a name that says nothing of the role, because roles move. */
+const NODE_NAME = '^(?!(?:primary|standby|witness|master|slave|replica)$)[a-z][a-z0-9-]{0,61}[a-z0-9]$'
+export const isNodeName = (name: string) => new RegExp(NODE_NAME).test(name)
+
 export const NodeName = Type.String({
-  pattern: '^(?!(?:primary|standby|witness|master|slave|replica)$)[a-z][a-z0-9-]{0,61}[a-z0-9]$',
+  pattern: NODE_NAME,
   description: 'Lower-case letters, digits and hyphens, 2 to 63 characters. Not the name of a role: roles move.',
   examples: ['pg1'],
 })
@@ -45,8 +57,26 @@ export const Ssh = Type.Object(
   { additionalProperties: false, title: 'SshLogin', description: 'How the service logs in to the host.' },
 )
 
+/**
+ * What an owner may ask for beyond the bare necessities: of a node, and of a cluster. All optional; each has a file of its
+ * own in this folder, with its schema and its rules. They are in the description and in the record under the same names.
+ */
+export const nodePolicies = {
+  ...topologyPolicies,
+  settings: Type.Optional(SettingOverrides),
+}
+export const clusterPolicies = {
+  archive: Type.Optional(ArchivePolicy),
+  firewall: Type.Optional(Firewall),
+  ...packagesPolicies,
+  sshBetweenNodes: Type.Optional(SshBetweenNodes),
+  workload: Type.Optional(Workload),
+  settings: Type.Optional(SettingOverrides),
+  access: Type.Optional(Access),
+}
+
 export const NodeSpec = Type.Object(
-  { name: NodeName, host: HostName, ssh: Ssh },
+  { name: NodeName, host: HostName, ssh: Ssh, ...nodePolicies },
   { additionalProperties: false, title: 'NodeSpec', description: 'A node as its owner describes it.' },
 )
 export type NodeSpec = Static<typeof NodeSpec>
@@ -70,6 +100,7 @@ export const ClusterSpec = Type.Object(
       maxItems: 16,
       description: 'The first becomes the primary when the cluster is built; the others its standbys.',
     }),
+    ...clusterPolicies,
   },
   { additionalProperties: false, title: 'ClusterSpec', description: 'A cluster as its owner describes it.' },
 )
@@ -87,6 +118,14 @@ export const ClusterNode = Type.Object(
     joinedAt: Type.Optional(
       Type.String({ format: 'date-time', description: 'When an operation last saw it replicate.' }),
     ),
+    adopted: Type.Optional(Type.Boolean({ description: 'Somebody else built it, and it was taken over as it was.' })),
+    installed: Type.Optional(
+      Type.Record(Type.String(), Type.String(), {
+        description: 'Versions of the packages that an operation last saw on it.',
+        examples: [{ 'postgresql-15': '15.14-0+deb12u1' }],
+      }),
+    ),
+    ...nodePolicies,
   },
   { additionalProperties: false, title: 'ClusterNode', description: 'A node of a cluster.' },
 )
@@ -109,7 +148,15 @@ export const Cluster = Type.Object(
     ),
     createdAt: Type.String({ format: 'date-time' }),
     builtAt: Type.Optional(Type.String({ format: 'date-time', description: 'When a bootstrap first succeeded.' })),
+    adoptedSettings: Type.Optional(
+      Type.Array(Type.String(), {
+        description:
+          'Names in `settings` that were found when the cluster was adopted: a description keeps them by saying nothing.',
+        examples: [['max_connections']],
+      }),
+    ),
     version: Type.Integer({ description: 'Grows with every change of this record.' }),
+    ...clusterPolicies,
   },
   {
     additionalProperties: false,
@@ -118,6 +165,12 @@ export const Cluster = Type.Object(
   },
 )
 export type Cluster = Static<typeof Cluster>
+
+/** Those of `policies` that `from` has. */
+export function policiesOf<T extends object, F extends object>(policies: T, from: F): Pick<F, keyof T & keyof F> {
+  const asked = Object.entries(from).filter(([name]) => Object.hasOwn(policies, name))
+  return Object.fromEntries(asked) as Pick<F, keyof T & keyof F>
+}
 
 /** Makes the record of a new cluster. Every node must carry its host key by now. */
 export function newCluster(spec: ClusterSpec, now: string): Cluster {
@@ -129,6 +182,7 @@ export function newCluster(spec: ClusterSpec, now: string): Cluster {
     nextNodeId: spec.nodes.length + 1,
     createdAt: now,
     version: 1,
+    ...policiesOf(clusterPolicies, spec),
   }
 }
 
@@ -139,6 +193,7 @@ export function newNode(spec: NodeSpec, nodeId: number): ClusterNode {
     nodeId,
     host: spec.host,
     ssh: { user: spec.ssh.user, port: spec.ssh.port ?? 22, hostKey: spec.ssh.hostKey },
+    ...policiesOf(nodePolicies, spec),
   }
 }
 
@@ -167,14 +222,38 @@ export function inconsistencies(nodes: readonly NodeSpec[], base = '/nodes'): { 
     names.set(node.name, index)
     hosts.set(host, index)
   }
-  return found
+  return [...found, ...misplacements(nodes, base)]
 }
+
+/** The same of a whole description: of its nodes, and of what it asks for beyond them. */
+export const specInconsistencies = (spec: ClusterSpec): { pointer: string; detail: string }[] => [
+  ...inconsistencies(spec.nodes),
+  ...archiveContradictions(spec.archive, '/archive'),
+  ...packageInconsistencies(spec),
+  ...accessProblems(spec.access ?? [], insidersOf(spec.nodes, [])),
+]
+
+function policyDifferences(base: string, policies: object, wanted: object, known: object) {
+  return Object.entries(policies).flatMap(([name, schema]: [string, { default?: unknown }]) => {
+    const [asked, kept] = [wanted, known].map(from => (from as Record<string, unknown>)[name] ?? schema.default)
+    if (isDeepStrictEqual(asked, kept)) return []
+    const said = kept === undefined ? 'is not set there' : `is ${JSON.stringify(kept)} there`
+    return [{ pointer: `${base}/${name}`, detail: said }]
+  })
+}
+
+/** Where a node is described with other options than it has. */
+export const nodePolicyDifferences = (spec: NodeSpec, node: ClusterNode) =>
+  policyDifferences('', nodePolicies, spec, node)
 
 /** Where a description says something else of a cluster than its record: JSON pointer, and what the record says. */
 export function differences(spec: ClusterSpec, cluster: Cluster): { pointer: string; detail: string }[] {
   const found: { pointer: string; detail: string }[] = []
   const compare = (pointer: string, wanted: string | number, known: string | number) => {
     if (wanted !== known) found.push({ pointer, detail: `is ${known} there` })
+  }
+  const comparePolicies = (base: string, policies: object, wanted: object, known: object) => {
+    found.push(...policyDifferences(base, policies, wanted, known))
   }
   compare('/name', spec.name, cluster.name)
   compare('/postgresVersion', spec.postgresVersion, cluster.postgresVersion)
@@ -189,7 +268,9 @@ export function differences(spec: ClusterSpec, cluster: Cluster): { pointer: str
     compare(`/nodes/${index}/ssh/user`, node.ssh.user, known.ssh.user)
     compare(`/nodes/${index}/ssh/port`, node.ssh.port ?? 22, known.ssh.port)
     if (node.ssh.hostKey !== undefined) compare(`/nodes/${index}/ssh/hostKey`, node.ssh.hostKey, known.ssh.hostKey)
+    comparePolicies(`/nodes/${index}`, nodePolicies, node, known)
   }
+  comparePolicies('', clusterPolicies, spec, cluster)
   for (const { name, host } of cluster.nodes) {
     if (!spec.nodes.some(node => node.name === name))
       found.push({ pointer: '/nodes', detail: `has ${name} (${host}) there too` })

@@ -3,8 +3,12 @@
  * read from the servers, never from the store.
  */
 import { type Static, type TSchema, Type } from 'typebox'
+import { type ArchiveObservation, ArchiveStatus, describeArchive } from './archive-status.js'
+import { Diagnosis, diagnose, type Finding } from './diagnosis.js'
 import { lagBytes, laterLsn, parseLsn } from './lsn.js'
-import type { Cluster } from './model.js'
+import type { Cluster, ClusterNode } from './model.js'
+import { ReplicationSlot, slotFinding, slotName } from './slot.js'
+import { dataNodes, isWitness, upstreamOf } from './topology.js'
 
 /** `type: [string, null]` where the schema is of one simple type, which reads better in the contract than a union. */
 const nullable = <T extends TSchema & { type?: string }>(schema: T) =>
@@ -29,8 +33,12 @@ export interface Observation {
   receiver?: { status: string; upstreamHost: string; slotName: string | null }
   /** Who streams from this server: by application_name, which is the node's name. */
   streams: { applicationName: string; state: string; syncState: string; replayLagMs: number | null }[]
-  slots: { name: string; active: boolean; retainedBytes: number | null }[]
+  slots: ReplicationSlot[]
+  /** Standby: for how long each commit waits before it is applied; 0 where none does. */
+  applyDelayMs?: number
   startedAt: string
+  /** Of a primary. */
+  archive?: ArchiveObservation
 }
 
 export type Probe =
@@ -41,14 +49,14 @@ export const NodeStatus = Type.Object(
   {
     name: Type.String(),
     host: Type.String(),
-    role: Type.Enum(['primary', 'standby', 'unknown'], {
+    role: Type.Enum(['primary', 'standby', 'witness', 'unknown'], {
       title: 'NodeRole',
-      description: 'As the server itself says.',
+      description: 'As the server itself says; a witness as its record says.',
     }),
     state: Type.Enum(['running', 'streaming', 'catching_up', 'detached', 'unreachable', 'foreign'], {
       title: 'NodeState',
       description:
-        'running: a primary that answers. streaming, catching_up: a standby that follows. detached: a standby without ' +
+        'running: a primary or a witness that answers. streaming, catching_up: a standby that follows. detached: a standby without ' +
         'a stream. unreachable: no answer. foreign: it answers, but is another database cluster.',
     }),
     upstream: nullable(Type.String({ description: 'Name of the node that it streams from.' })),
@@ -56,22 +64,15 @@ export const NodeStatus = Type.Object(
     lsn: nullable(Type.String({ description: 'Primary: written. Standby: the later of received and replayed.' })),
     lagBytes: nullable(Type.Integer({ description: 'Behind the primary; 0 on the primary.' })),
     lagMs: nullable(
-      Type.Integer({ description: 'Age of what is not replayed yet; 0 where all that was received is replayed.' }),
+      Type.Integer({
+        description:
+          'Age of what is not replayed yet; 0 where all that was received is replayed. Where replay is held back on purpose, that is part of it.',
+      }),
     ),
     syncState: nullable(Type.String({ examples: ['async'] })),
-    slot: nullable(
-      Type.Object(
-        {
-          name: Type.String(),
-          active: Type.Boolean(),
-          retainedBytes: nullable(Type.Integer({ description: 'WAL that the primary keeps for it.' })),
-        },
-        {
-          additionalProperties: false,
-          title: 'ReplicationSlot',
-          description: 'The slot on the primary that keeps WAL for this standby.',
-        },
-      ),
+    slot: nullable(ReplicationSlot),
+    applyDelayMs: nullable(
+      Type.Integer({ description: 'By how much its replay is held back, as its server says; null where it is not.' }),
     ),
     serverVersion: nullable(Type.String({ examples: ['15.18'] })),
     startedAt: nullable(Type.String({ format: 'date-time' })),
@@ -81,28 +82,6 @@ export const NodeStatus = Type.Object(
 )
 export type NodeStatus = Static<typeof NodeStatus>
 
-export const Diagnosis = Type.Object(
-  {
-    code: Type.Enum(
-      [
-        'healthy',
-        'not_built',
-        'standby_down',
-        'standby_detached',
-        'no_primary',
-        'primary_unreachable_from_here',
-        'two_primaries',
-        'unreachable',
-        'foreign_node',
-      ],
-      { title: 'DiagnosisCode', description: 'For programs; more may come, so take an unknown one for "not healthy".' },
-    ),
-    detail: Type.String({ description: 'The same for people.' }),
-  },
-  { additionalProperties: false, title: 'Diagnosis', description: 'What the answers of all nodes mean together.' },
-)
-export type Diagnosis = Static<typeof Diagnosis>
-
 export const ClusterStatus = Type.Object(
   {
     cluster: Type.String(),
@@ -111,6 +90,7 @@ export const ClusterStatus = Type.Object(
     systemIdentifier: nullable(Type.String()),
     diagnosis: Diagnosis,
     nodes: Type.Array(NodeStatus),
+    archive: nullable(ArchiveStatus),
     observedAt: Type.String({ format: 'date-time' }),
     operation: nullable(Type.String({ description: 'The operation that is changing this cluster now.' })),
   },
@@ -118,78 +98,157 @@ export const ClusterStatus = Type.Object(
 )
 export type ClusterStatus = Static<typeof ClusterStatus>
 
+/** A node's row, and what is wrong with it where that is worth telling of the cluster. */
+interface Row {
+  status: NodeStatus
+  findings: Finding[]
+}
+
+/** What is known of the cluster while its nodes are looked at, one by one. */
+interface View {
+  cluster: Cluster
+  /** Only answers of this cluster's own servers. */
+  ours(node: string): Observation | undefined
+  primary: ClusterNode | undefined
+  identifier: string | undefined
+}
+
 /** Puts the answers of all nodes together. `probes` has one entry a node, in any order. */
 export function describeStatus(
   cluster: Cluster,
   probes: readonly Probe[],
   context: { now: string; operation: string | null },
 ): ClusterStatus {
-  const observed = new Map<string, Observation>()
-  for (const probe of probes) if ('observation' in probe) observed.set(probe.node, probe.observation)
-  const known = cluster.systemIdentifier ?? majorityIdentifier([...observed.values()])
-  const ours = (node: string) => {
-    const observation = observed.get(node)
-    return observation && observation.systemIdentifier === known ? observation : undefined
+  const data = dataNodes(cluster.nodes)
+  const byNode = new Map(probes.map(probe => [probe.node, probe]))
+  const said = (node: string) => {
+    const probe = byNode.get(node)
+    return probe && 'observation' in probe ? probe.observation : undefined
   }
-  const primaries = cluster.nodes.filter(({ name }) => ours(name)?.inRecovery === false)
+  const identifier = cluster.systemIdentifier ?? majorityIdentifier(data.flatMap(({ name }) => said(name) ?? []))
+  const ours = (node: string) => {
+    const observation = said(node)
+    return observation && observation.systemIdentifier === identifier ? observation : undefined
+  }
+  const primaries = data.filter(({ name }) => ours(name)?.inRecovery === false)
   const primary = primaries.length === 1 ? primaries[0] : undefined
-  const primarySays = primary && ours(primary.name)
+  const view: View = { cluster, ours, primary, identifier }
+  const rows = cluster.nodes.map(node => rowOf(view, node, byNode.get(node.name)))
+  const nodes = rows.map(({ status }) => status)
+  const archive = primary ? describeArchive(cluster, primary.name, ours(primary.name)?.archive) : null
+  const archiveFindings: Finding[] = archive?.problem ? [{ code: 'archive_failing', detail: archive.problem }] : []
+  return {
+    cluster: cluster.name,
+    primary: primary?.name ?? null,
+    timeline: (primary && ours(primary.name)?.timeline) ?? null,
+    systemIdentifier: identifier ?? null,
+    diagnosis: diagnose(
+      cluster,
+      nodes,
+      primaries.map(({ name }) => name),
+      [...rows.flatMap(({ findings }) => findings), ...archiveFindings],
+    ),
+    nodes,
+    archive,
+    observedAt: context.now,
+    operation: context.operation,
+  }
+}
 
-  const nodes = cluster.nodes.map((node): NodeStatus => {
-    const nothing = {
-      name: node.name,
-      host: node.host,
-      role: 'unknown' as const,
-      upstream: null,
-      timeline: null,
-      lsn: null,
-      lagBytes: null,
-      lagMs: null,
-      syncState: null,
-      slot: null,
-      serverVersion: null,
-      startedAt: null,
-    }
-    const said = observed.get(node.name)
-    if (!said) {
-      const probe = probes.find(candidate => candidate.node === node.name)
-      return {
-        ...nothing,
-        state: 'unreachable',
-        problem: probe && 'failure' in probe ? probe.failure.detail : 'not asked',
-      }
-    }
-    const common = { ...nothing, timeline: said.timeline, serverVersion: said.serverVersion, startedAt: said.startedAt }
-    if (said.systemIdentifier !== known) {
-      return {
-        ...common,
-        state: 'foreign',
-        problem: `It is another database cluster (system identifier ${said.systemIdentifier}, this one has ${known}).`,
-      }
-    }
-    if (!said.inRecovery) {
-      return {
-        ...common,
-        role: 'primary',
-        state: 'running',
-        lsn: said.currentLsn ?? null,
-        lagBytes: 0,
-        lagMs: 0,
-        problem: null,
-      }
-    }
-    const position = laterLsn(lsnOf(said.receivedLsn), lsnOf(said.replayedLsn))
-    const head = lsnOf(primarySays?.currentLsn)
-    const stream = primarySays?.streams.find(({ applicationName }) => applicationName === node.name)
-    const slot = primarySays?.slots.find(({ name }) => name === slotName(node.nodeId))
-    const streaming = said.receiver?.status === 'streaming'
-    const upstream = cluster.nodes.find(({ host }) => host === said.receiver?.upstreamHost)
-    const state = !streaming ? 'detached' : stream && stream.state !== 'streaming' ? 'catching_up' : 'streaming'
-    const behindBytes = position && head ? Math.max(0, lagBytes(head, position)) : null
-    // Without a stream, or before it has caught up, nobody told it what it lacks: then its last commit's age is the answer.
-    const allReplayed = position !== undefined && position === said.replayedLsn
-    const caughtUp = allReplayed && (state === 'streaming' || behindBytes === 0)
-    return {
+function rowOf(view: View, node: ClusterNode, probe: Probe | undefined): Row {
+  const nothing = {
+    name: node.name,
+    host: node.host,
+    role: 'unknown' as const,
+    upstream: null,
+    timeline: null,
+    lsn: null,
+    lagBytes: null,
+    lagMs: null,
+    syncState: null,
+    slot: null,
+    applyDelayMs: null,
+    serverVersion: null,
+    startedAt: null,
+  }
+  if (!probe || 'failure' in probe) return silentRow(view, node, nothing, probe?.failure.detail ?? 'not asked')
+  const { observation: said } = probe
+  const common = { ...nothing, timeline: said.timeline, serverVersion: said.serverVersion, startedAt: said.startedAt }
+  if (isWitness(node)) return { status: witnessStatus(view, common, said), findings: [] }
+  if (said.systemIdentifier !== view.identifier) {
+    const problem = `It is another database cluster (system identifier ${said.systemIdentifier}, this one has ${view.identifier}).`
+    return { status: { ...common, state: 'foreign', problem }, findings: [] }
+  }
+  if (said.inRecovery) return standbyRow(view, node, common, said)
+  const written = { lsn: said.currentLsn ?? null, lagBytes: 0, lagMs: 0 }
+  return { status: { ...common, ...written, role: 'primary', state: 'running', problem: null }, findings: [] }
+}
+
+/** What a row has before anything was learnt from its server. */
+type Blank = Omit<NodeStatus, 'state' | 'problem'>
+
+function silentRow(view: View, node: ClusterNode, nothing: Blank, problem: string): Row {
+  if (isWitness(node)) {
+    const detail = `${node.name}, the witness, does not answer.`
+    const status = { ...nothing, role: 'witness' as const, state: 'unreachable' as const, problem }
+    return { status, findings: [{ code: 'witness_down', detail }] }
+  }
+  // Its slot is not on its own server: it says how long it may stay away.
+  const { upstream, slot } = expectedUpstream(view, node)
+  const lost = upstream && slotFinding(node.name, upstream.name, slot)
+  return {
+    status: { ...nothing, slot: slot ?? null, state: 'unreachable', problem },
+    findings: [{ code: 'standby_down', detail: `${node.name} does not answer.` }, ...(lost ? [lost] : [])],
+  }
+}
+
+/** A server of its own, with an identifier of its own; one with ours holds the data, and is nobody's witness. */
+function witnessStatus({ identifier, primary }: View, common: Blank, said: Observation): NodeStatus {
+  if (said.inRecovery || said.systemIdentifier === identifier) {
+    const problem =
+      'It is described as a witness, and holds a copy of a database cluster: a witness has a server of its own.'
+    return { ...common, state: 'foreign', problem }
+  }
+  return { ...common, role: 'witness', state: 'running', upstream: primary?.name ?? null, problem: null }
+}
+
+function standbyRow(view: View, node: ClusterNode, common: Blank, said: Observation): Row {
+  const { cluster, ours, primary } = view
+  const expected = expectedUpstream(view, node).upstream
+  const upstream = dataNodes(cluster.nodes).find(({ host }) => host === said.receiver?.upstreamHost)
+  const source = upstream ?? expected
+  const from = source && ours(source.name)
+  const stream = from?.streams.find(({ applicationName }) => applicationName === node.name)
+  const slot = from?.slots.find(({ name }) => name === slotName(node.nodeId))
+  const streaming = said.receiver?.status === 'streaming'
+  const state = !streaming ? 'detached' : stream && stream.state !== 'streaming' ? 'catching_up' : 'streaming'
+
+  const position = laterLsn(lsnOf(said.receivedLsn), lsnOf(said.replayedLsn))
+  const head = lsnOf(primary && ours(primary.name)?.currentLsn)
+  const behindBytes = position && head ? Math.max(0, lagBytes(head, position)) : null
+  // Without a stream, or before it has caught up, nobody told it what it lacks: then its last commit's age is the answer.
+  const allReplayed = position !== undefined && position === said.replayedLsn
+  const caughtUp = allReplayed && (state === 'streaming' || behindBytes === 0)
+
+  const findings: Finding[] = []
+  const problems: string[] = []
+  if (!streaming) {
+    const silent = expected && expected !== primary && !ours(expected.name)
+    const because = silent ? `: ${expected.name}, which it streams from, does not answer` : ''
+    findings.push({ code: 'standby_detached', detail: `${node.name} receives no WAL${because}.` })
+    problems.push(`It receives no WAL: its stream from ${expected?.name ?? 'the primary'} is down.`)
+  } else if (expected && upstream && upstream !== expected) {
+    const detail = `streams from ${upstream.name}, and is to stream from ${expected.name}: repmgr standby follow --upstream-node-id=${expected.nodeId} on it moves it there.`
+    findings.push({ code: 'standby_detached', detail: `${node.name} ${detail}` })
+    problems.push(`It ${detail}`)
+  }
+  const lost = source && slotFinding(node.name, source.name, slot)
+  if (lost) {
+    findings.push(lost)
+    problems.push(lost.detail)
+  }
+  return {
+    status: {
       ...common,
       role: 'standby',
       state,
@@ -200,28 +259,19 @@ export function describeStatus(
       lagMs: caughtUp ? 0 : (said.replayAgeMs ?? null),
       syncState: stream?.syncState ?? null,
       slot: slot ?? null,
-      problem: streaming ? null : 'It receives no WAL: its stream from the primary is down.',
-    }
-  })
-
-  return {
-    cluster: cluster.name,
-    primary: primary?.name ?? null,
-    timeline: primarySays?.timeline ?? null,
-    systemIdentifier: known ?? null,
-    diagnosis: diagnose(
-      cluster,
-      nodes,
-      primaries.map(({ name }) => name),
-    ),
-    nodes,
-    observedAt: context.now,
-    operation: context.operation,
+      applyDelayMs: said.applyDelayMs || null,
+      problem: problems.length === 0 ? null : problems.join(' '),
+    },
+    findings,
   }
 }
 
-/** Names of the slots are repmgr's: `repmgr_slot_<node id>`. */
-export const slotName = (nodeId: number) => `repmgr_slot_${nodeId}`
+/** Whom a standby is to stream from, and its slot there; unknown while nobody knows who the primary is. */
+function expectedUpstream({ cluster, ours, primary }: View, node: ClusterNode) {
+  if (!primary || primary === node) return {}
+  const upstream = upstreamOf(node, cluster.nodes, primary)
+  return { upstream, slot: ours(upstream.name)?.slots.find(({ name }) => name === slotName(node.nodeId)) }
+}
 
 function lsnOf(text: string | undefined) {
   return text === undefined ? undefined : parseLsn(text)
@@ -232,45 +282,4 @@ function majorityIdentifier(observations: readonly Observation[]): string | unde
   const counts = new Map<string, number>()
   for (const { systemIdentifier } of observations) counts.set(systemIdentifier, (counts.get(systemIdentifier) ?? 0) + 1)
   return [...counts.entries()].sort((a, b) => b[1] - a[1])[0]?.[0]
-}
-
-function diagnose(cluster: Cluster, nodes: readonly NodeStatus[], primaries: readonly string[]): Diagnosis {
-  const named = (state: NodeStatus['state']) => nodes.filter(node => node.state === state).map(({ name }) => name)
-  const unreachable = named('unreachable')
-  const foreign = named('foreign')
-  const detached = named('detached')
-  if (primaries.length > 1) {
-    return {
-      code: 'two_primaries',
-      detail: `${primaries.join(' and ')} both accept writes. Stop the one that must not, before anything else.`,
-    }
-  }
-  if (unreachable.length === nodes.length) {
-    return cluster.builtAt === undefined
-      ? {
-          code: 'not_built',
-          detail: 'No node answers, and the cluster has not been built yet: POST it with "bootstrap": true.',
-        }
-      : {
-          code: 'unreachable',
-          detail: 'No node answers from here. Look at the network between this service and the hosts first.',
-        }
-  }
-  if (foreign.length > 0) {
-    return { code: 'foreign_node', detail: `${foreign.join(', ')} runs another database cluster than this one.` }
-  }
-  if (primaries.length === 0) {
-    const followed = nodes.find(
-      ({ state, upstream }) => state === 'streaming' && upstream && unreachable.includes(upstream),
-    )
-    return followed
-      ? {
-          code: 'primary_unreachable_from_here',
-          detail: `${followed.upstream} does not answer us, but ${followed.name} still receives from it.`,
-        }
-      : { code: 'no_primary', detail: 'No node that answers accepts writes.' }
-  }
-  if (unreachable.length > 0) return { code: 'standby_down', detail: `${unreachable.join(', ')} does not answer.` }
-  if (detached.length > 0) return { code: 'standby_detached', detail: `${detached.join(', ')} receives no WAL.` }
-  return { code: 'healthy', detail: `${primaries[0]} accepts writes and every standby follows.` }
 }
