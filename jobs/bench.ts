@@ -7,7 +7,9 @@ import {
   HostKeyMismatch,
   HostUnreachable,
 } from '../src/host/errors.js'
+import { type HardwareFacts, readHardware } from '../src/host/hardware.js'
 import type { Host, HostPool } from '../src/host/host.js'
+import { type PackagesOnHost, packageManagerOf } from '../src/host/package-manager.js'
 import { checkSudo, readSystemFacts, type SystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
 import { type Query, type QueryOptions, withServer } from '../src/postgres/connect.js'
@@ -16,6 +18,9 @@ import { debianLayout, type Layout } from '../src/postgres/layout.js'
 
 export interface Survey {
   system: SystemFacts
+  /** Its disks: that of the data directory, that of the WAL. */
+  hardware: HardwareFacts
+  packages: PackagesOnHost
   server: ServerState
 }
 
@@ -28,8 +33,10 @@ export interface Bench {
   found(node: ClusterNode): Survey
   /** Nodes that did not answer and that the operation can do without, with the reason. */
   readonly absent: ReadonlyMap<string, string>
-  /** Addresses under which the hosts see this service. */
+  /** Addresses under which the hosts see this service, and those that its settings name. */
   readonly controllers: readonly string[]
+  /** Of these, what a host has seen: recorded, because another worker may be seen under another one. */
+  readonly seenControllers: readonly string[]
   /** Looks at the host again: checks do, because the survey is from before the first step. */
   inspect(node: ClusterNode, signal: AbortSignal): Promise<ServerState>
   /** Over the network as repmgr, in its database. */
@@ -74,6 +81,7 @@ export async function openBench(
   pool: HostPool,
   mayBeAbsent: (node: ClusterNode) => boolean,
   signal: AbortSignal,
+  configuredControllers: readonly string[] = [],
 ): Promise<Bench> {
   const layout = debianLayout(cluster.postgresVersion)
   const hosts = new Map(
@@ -87,13 +95,18 @@ export async function openBench(
     if (!found) throw new TypeError(`no host for node ${node.name}`)
     return found
   }
-  const inspect = (node: ClusterNode, abort: AbortSignal) =>
-    inspectServer(host(node), layout, cluster.port, { signal: abort })
+  const inspect = async (node: ClusterNode, abort: AbortSignal) =>
+    takenOver(cluster, node, await inspectServer(host(node), layout, cluster.port, { signal: abort }))
   const survey = async (node: ClusterNode): Promise<Survey> => {
     const system = await readSystemFacts(host(node), { signal })
-    if (system.family !== 'debian' || !system.systemd) throw new SystemUnsupported(node.name, system.osName)
+    const packageManager = packageManagerOf(system)
+    if (!packageManager || !system.systemd) throw new SystemUnsupported(node.name, system.osName)
     await checkSudo(host(node), { signal })
-    return { system, server: await inspect(node, signal) }
+    const hardware = await readHardware(host(node), [layout.dataDirectory, `${layout.dataDirectory}/pg_wal`], {
+      signal,
+    })
+    const packages = await packageManager.inspect(host(node), layout.packages, { signal })
+    return { system, hardware, packages, server: await inspect(node, signal) }
   }
   const surveys = await Promise.allSettled(cluster.nodes.map(survey))
   const absent = new Map<string, string>()
@@ -120,6 +133,10 @@ export async function openBench(
     if (!survey) throw new TypeError(`no survey of node ${node.name}`)
     return survey
   }
+  const seenControllers = [
+    ...(cluster.controllers ?? []),
+    ...[...byNode.values()].map(({ system }) => system.controllerAddress),
+  ]
   return {
     cluster,
     layout,
@@ -128,16 +145,39 @@ export async function openBench(
     found,
     absent,
     inspect,
-    controllers: [
-      ...(cluster.controllers ?? []),
-      ...[...byNode.values()].map(({ system }) => system.controllerAddress),
-    ],
-    ask: (node, options, work) =>
-      withServer(
-        { host: node.host, port: cluster.port },
-        { user: 'repmgr', database: 'repmgr', password },
-        { timeoutMs: 5000, ...options },
-        work,
-      ),
+    controllers: [...seenControllers, ...configuredControllers],
+    seenControllers,
+    ask: askAs(cluster, password),
+  }
+}
+
+export const askAs =
+  (cluster: Cluster, password: string): Bench['ask'] =>
+  (node, options, work) =>
+    withServer(
+      { host: node.host, port: cluster.port },
+      { user: 'repmgr', database: 'repmgr', password },
+      { timeoutMs: 5000, ...options },
+      work,
+    )
+
+/**
+ * A server that was adopted has no mark until the first operation leaves one. It is ours all the same, and in use, as
+ * long as it is the very database that was adopted. Its repmgr.conf is another one's until an operation writes ours.
+ */
+export function takenOver(cluster: Cluster, node: ClusterNode, state: ServerState): ServerState {
+  if (node.adopted !== true) return state
+  const { marker } = state
+  if (marker) {
+    const own = marker.cluster === cluster.name && marker.node === node.name
+    return own ? { ...state, foreignRepmgrConf: false } : state
+  }
+  if (state.directory !== 'database' || state.systemIdentifier !== cluster.systemIdentifier) return state
+  return {
+    ...state,
+    marker: { cluster: cluster.name, node: node.name, state: 'in-use' },
+    unmarked: true,
+    untouched: false,
+    foreignRepmgrConf: false,
   }
 }

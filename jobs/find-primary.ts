@@ -3,6 +3,8 @@
  * on the hosts; throws before anything is planned when an answer would be a guess.
  */
 import type { ClusterNode } from '../src/cluster/model.js'
+import { slotName } from '../src/cluster/slot.js'
+import { dataNodes, witnesses } from '../src/cluster/topology.js'
 import { OperationError } from '../src/operations/errors.js'
 import type { ServerState } from '../src/postgres/inspect.js'
 import type { Bench } from './bench.js'
@@ -38,6 +40,17 @@ export class NotAStandby extends OperationError {
   }
 }
 
+/** Thrown when the server on a witness's host holds a copy of the data. */
+export class NotAWitness extends OperationError {
+  constructor(node: string) {
+    super(`${node} is described as a witness, and its server is a standby or a copy of the cluster.`, {
+      code: 'not-a-witness',
+      outcome: 'not_started',
+      remedy: `Find out who made it one. If nobody needs it, drop it on ${node} (pg_dropcluster), then repeat the call. Nothing was changed.`,
+    })
+  }
+}
+
 /** Thrown when the servers do not say clearly who the primary is. */
 export class PrimaryUnclear extends OperationError {
   constructor(detail: string, remedy: string) {
@@ -57,7 +70,7 @@ export class PortTaken extends OperationError {
 }
 
 /** Neither data nor a configuration: whatever a marker says was here, somebody has removed it. */
-const isBare = (state: ServerState) => state.directory === 'absent' && !state.configured
+export const isBare = (state: ServerState) => state.directory === 'absent' && !state.configured
 
 /**
  * Whether a server of ours holds what must not be wiped. A marker alone is not believed: a server that was ever started
@@ -65,6 +78,10 @@ const isBare = (state: ServerState) => state.directory === 'absent' && !state.co
  */
 export const isInUse = (state: ServerState) =>
   state.marker !== undefined && !isBare(state) && (state.marker.state === 'in-use' || state.everStarted)
+
+/** A node that was removed while it was away, and comes back under a new number: nothing keeps WAL for its old copy any more. */
+const isOfOtherNumber = (node: ClusterNode, slot: string | undefined) =>
+  slot !== undefined && /^repmgr_slot_\d+$/.test(slot) && slot !== slotName(node.nodeId)
 
 /** Whether a host's server is ours for this node, or nobody's yet. Throws for anybody else's. */
 export function refuseForeign(bench: Pick<Bench, 'cluster' | 'layout'>, node: ClusterNode, state: ServerState): void {
@@ -102,6 +119,10 @@ export function refuseForeign(bench: Pick<Bench, 'cluster' | 'layout'>, node: Cl
     )
   }
   if (marker) {
+    if (marker.state === 'removed') refuse('it was removed from the cluster, and its data were kept.')
+    if (marker.state === 'wiping') refuse('it was being wiped, and that was cut short. Repeat the call that began it.')
+    if (state.standbySignal && isOfOtherNumber(node, state.upstreamSlot))
+      refuse(`it is the copy of a node that was removed from the cluster (it streams through ${state.upstreamSlot}).`)
     if (marker.state === 'in-use' && (state.directory === 'absent' || state.directory === 'empty')) {
       refuse('a server of this cluster was here, and its data are gone. Is a disk not mounted?')
     }
@@ -121,9 +142,13 @@ export function refuseForeign(bench: Pick<Bench, 'cluster' | 'layout'>, node: Cl
 /** The primary as it is, or the node that is to become it where nothing was built yet. */
 export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 'absent'>): ClusterNode {
   const { cluster } = bench
-  const present = cluster.nodes.filter(({ name }) => !bench.absent.has(name))
+  const here = cluster.nodes.filter(({ name }) => !bench.absent.has(name))
   const state = (node: ClusterNode) => bench.found(node).server
-  for (const node of present) refuseForeign(bench, node, state(node))
+  for (const node of here) refuseForeign(bench, node, state(node))
+  for (const node of witnesses(here)) refuseNoWitness(cluster, node, state(node))
+  // A witness accepts writes and has an identifier of its own: it is no primary, nor anybody's standby.
+  const present = dataNodes(here)
+  const away = dataNodes(cluster.nodes).filter(({ name }) => bench.absent.has(name))
   const inUse = present.filter(node => isInUse(state(node)))
   const names = (nodes: readonly ClusterNode[]) => nodes.map(({ name }) => name).join(' and ')
 
@@ -135,10 +160,10 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
     )
   }
   if (running.length === 0) {
-    if (bench.absent.size > 0) {
+    if (away.length > 0) {
       throw new PrimaryUnclear(
-        `No node that answers is a running primary, and ${[...bench.absent.keys()].join(' and ')} does not answer.`,
-        `Bring it back first, or look at who is the primary: ${[...bench.absent.values()].join(' ')}`,
+        `No node that answers is a running primary, and ${names(away)} does not answer.`,
+        `Bring it back first, or look at who is the primary: ${away.map(({ name }) => bench.absent.get(name)).join(' ')}`,
       )
     }
     const silent = inUse.filter(
@@ -174,6 +199,11 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
       `Find out who made it anew on ${primary.name}, and where the data of this cluster are, before anything else.`,
     )
   }
+  refuseOutdated(
+    bench,
+    primary,
+    inUse.filter(node => state(node).systemIdentifier === identifier),
+  )
   for (const node of inUse) {
     if (node === primary) continue
     const { systemIdentifier, inRecovery, standbySignal } = state(node)
@@ -193,9 +223,39 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
   return primary
 }
 
+/**
+ * Throws where one of the others has seen a newer timeline than the primary. Each promotion begins one: a server that is
+ * not here was promoted meanwhile, its writes are in that copy, and this primary is an old one that came back.
+ */
+export function refuseOutdated(
+  bench: Pick<Bench, 'found'>,
+  primary: ClusterNode,
+  others: readonly ClusterNode[],
+): void {
+  const timeline = (node: ClusterNode) => bench.found(node).server.timeline ?? 0
+  const newer = others.filter(node => timeline(node) > timeline(primary))
+  if (newer.length === 0) return
+  const names = newer.map(({ name }) => name).join(' and ')
+  const seen = Math.max(...newer.map(timeline))
+  throw new PrimaryUnclear(
+    `${primary.name} would be the primary, on timeline ${timeline(primary)}, and ${names} has seen timeline ${seen}: ` +
+      `another server was promoted since, and ${names} may hold what ${primary.name} does not.`,
+    `Stop ${primary.name} if it runs, and bring back the server that was promoted; if that one is lost, promote ${newer[0]?.name} by hand. ` +
+      `If it is ${primary.name} that holds what must be kept: start it by hand, take ${names} out of the cluster without wiping (its data stay), ` +
+      'then repeat the call. Nothing was changed.',
+  )
+}
+
+/** Its own server, or none yet: a copy of the data is somebody's standby or primary, and not a witness. */
+function refuseNoWitness(cluster: Bench['cluster'], node: ClusterNode, state: ServerState): void {
+  if (!isInUse(state)) return
+  const ours = cluster.systemIdentifier !== undefined && state.systemIdentifier === cluster.systemIdentifier
+  if (ours || state.inRecovery === true || state.standbySignal) throw new NotAWitness(node.name)
+}
+
 /** Nothing is built anywhere. That must also be what the record remembers: data that are gone are not made up for by new ones. */
 function firstPrimary({ cluster, found }: Pick<Bench, 'cluster' | 'found'>): ClusterNode | undefined {
-  const [first] = cluster.nodes
+  const [first] = dataNodes(cluster.nodes)
   if (cluster.systemIdentifier !== undefined) {
     throw new PrimaryUnclear(
       `${cluster.name} was built before (system identifier ${cluster.systemIdentifier}), and no node holds its data.`,

@@ -1,18 +1,62 @@
 /** From a request to a plan: for the worker that will run it, and for a dry run that will not. */
 import type { Cluster } from '../src/cluster/model.js'
+import type { OperationInputs } from '../src/cluster/operation-inputs.js'
 import type { HostPool } from '../src/host/host.js'
 import type { OperationType } from '../src/operations/operation.js'
 import type { Plan } from '../src/operations/step.js'
-import { makePassword, repmgrPassword } from '../src/store/secrets.js'
+import { makePassword, nextRepmgrPassword, repmgrPassword } from '../src/store/secrets.js'
 import type { Store } from '../src/store/store.js'
+import { withAcceptedPassword } from './accepted-password.js'
 import { addStandby } from './add-standby.js'
+import { addWitness } from './add-witness.js'
+import { applyCluster } from './apply-cluster.js'
 import { type Bench, openBench } from './bench.js'
 import { bootstrapCluster } from './bootstrap-cluster.js'
-import type { OperationDefinition, OperationInputs } from './define-operation.js'
+import { changeAccess } from './change-access.js'
+import { changeArchive } from './change-archive.js'
+import { changeSettings } from './change-settings.js'
+import { cloneNode } from './clone-node.js'
+import type { OperationDefinition } from './define-operation.js'
+import { destroyCluster } from './destroy-cluster.js'
+import { provisionNode } from './provision-node.js'
+import { registerNode } from './register-node.js'
+import { removeNode } from './remove-node.js'
+import { restartNode } from './restart-node.js'
+import { rotateCredentials } from './rotate-credentials.js'
+import { startNode } from './start-node.js'
+import { stopNode } from './stop-node.js'
+import { unregisterNode } from './unregister-node.js'
+import { verifyReplication } from './verify-replication.js'
 
 const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'bootstrap-cluster': bootstrapCluster,
+  'apply-cluster': applyCluster,
   'add-standby': addStandby,
+  'change-archive': changeArchive,
+  'add-witness': addWitness,
+  'change-settings': changeSettings,
+  'provision-node': provisionNode,
+  'clone-node': cloneNode,
+  'start-node': startNode,
+  'stop-node': stopNode,
+  'restart-node': restartNode,
+  'register-node': registerNode,
+  'unregister-node': unregisterNode,
+  'rotate-credentials': rotateCredentials,
+  'verify-replication': verifyReplication,
+  'change-access': changeAccess,
+  'remove-node': removeNode,
+  'destroy-cluster': destroyCluster,
+}
+
+/** The cluster as the operation is to leave it. */
+export function targetOf<T extends OperationType>(wanted: {
+  type: T
+  cluster: Cluster
+  input: OperationInputs[T]
+}): Cluster {
+  const definition: OperationDefinition<T> = DEFINITIONS[wanted.type]
+  return definition.target(wanted.cluster, wanted.input)
 }
 
 export interface PlannedOperation {
@@ -23,27 +67,34 @@ export interface PlannedOperation {
 }
 
 export async function planOperation<T extends OperationType>(
-  { store, pool }: { store: Store; pool: HostPool },
+  { store, pool, controllers = [] }: { store: Store; pool: HostPool; controllers?: readonly string[] },
   { type, cluster, input, dryRun }: { type: T; cluster: Cluster; input: OperationInputs[T]; dryRun: boolean },
   signal: AbortSignal,
 ): Promise<PlannedOperation> {
   const definition: OperationDefinition<T> = DEFINITIONS[type]
-  const name = repmgrPassword(cluster.name)
+  const name = (definition.password ?? repmgrPassword)(cluster.name)
   // A dry run writes nothing anywhere, and shows no password: where there is none yet, any will do.
   const password = dryRun
     ? ((await store.secrets.get(name)) ?? makePassword())
     : await store.secrets.getOrCreate(name, makePassword)
-  const bench = await openBench(
+  const opened = await openBench(
     definition.target(cluster, input),
     password,
     pool,
     node => definition.mayBeAbsent(node, input),
     signal,
+    controllers,
   )
+  // A rotation that stopped half-way left the new password on the servers: nothing else would come in with the old one.
+  const bench = definition.password
+    ? opened
+    : await withAcceptedPassword(opened, await store.secrets.get(nextRepmgrPassword(cluster.name)), signal)
+  const plan = definition.plan(bench, input)
+  await definition.refuse?.(bench, input, signal)
   return {
-    plan: definition.plan(bench, input),
+    plan,
     bench,
-    begin: async () => definition.begin?.(store, bench),
+    begin: async () => definition.begin?.(store, bench, input),
     complete: () => definition.complete(store, bench, input),
   }
 }

@@ -1,32 +1,39 @@
 /** One operation, run by one worker that holds its lease: plan, steps, record. */
+import type { OperationInputs, WantedOperation } from '../src/cluster/operation-inputs.js'
 import type { HostPool } from '../src/host/host.js'
 import type { Logger } from '../src/logging.js'
-import { OperationError } from '../src/operations/errors.js'
+import { OperationCancelled, OperationError } from '../src/operations/errors.js'
 import { isFinal, type Operation, type OperationFailure } from '../src/operations/operation.js'
-import { failureOf, PlanFailed, runPlan, WorkerGone } from '../src/operations/run-plan.js'
+import { failureOf, PlanFailed, runPlan, summaryOf, WorkerGone } from '../src/operations/run-plan.js'
 import { type Turn, TurnLost } from '../src/store/operations.js'
 import type { Store } from '../src/store/store.js'
-import type { OperationInputs } from './define-operation.js'
-import { planOperation } from './plan-operation.js'
+import { cancelledBy, closeSteps, endOnHosts } from './cancel-operation.js'
+import type { planOperation } from './plan-operation.js'
+import { refuseOtherPlan } from './same-plan.js'
 
-/** A lease runs out this long after its worker was last heard of; the worker renews it five times in that time. */
-export const LEASE_MS = 10_000
-export const RENEW_MS = 2000
+/** So often in the time of a lease a worker renews it, and looks whether its operation is to be cancelled. */
+const RENEWALS = 10
 
 export interface RunnerContext {
   store: Store
   pool: HostPool
+  /** Addresses of this service beside those that the hosts see. */
+  controllers?: readonly string[]
   logger: Logger
   /** Name of this worker, unique to the process. */
   worker: string
   draining: AbortSignal
+  /** What makes plans of operations: `planOperation`, but for tests that need no hosts. */
+  plan: typeof planOperation
+  /** A lease runs out this long after its worker was last heard of. */
+  leaseMs: number
 }
 
 /** Returns when the operation has ended, or is somebody else's. Never throws for what an operation can fail at. */
 export async function runOperation(operationId: string, context: RunnerContext): Promise<void> {
-  const { store, worker, draining } = context
+  const { store, worker, draining, leaseMs } = context
   if (draining.aborted) return
-  const turn = await store.operations.take(operationId, worker, LEASE_MS)
+  const turn = await store.operations.take(operationId, worker, leaseMs)
   if (!turn) return
   const logger = context.logger.child({ operation: operationId, epoch: turn.epoch })
   const held = holdLease(turn, context, logger)
@@ -35,7 +42,7 @@ export async function runOperation(operationId: string, context: RunnerContext):
   } catch (error) {
     if (error instanceof WorkerGone) {
       logger.info({ reason: error.message }, 'operation left to the next worker')
-      if (!held.signal.aborted) await store.operations.release(turn)
+      if (!(held.signal.reason instanceof WorkerGone)) await store.operations.release(turn)
     } else if (error instanceof TurnLost) {
       logger.warn('operation was taken over by another worker')
     } else {
@@ -57,13 +64,28 @@ class ClusterGone extends OperationError {
   }
 }
 
+/** Thrown when the cluster was forgotten, and another one has been described under its name. */
+class ClusterReplaced extends OperationError {
+  constructor(name: string) {
+    super(`${name} is another cluster now than the one that this was asked for.`, {
+      code: 'cluster-replaced',
+      outcome: 'not_started',
+      remedy: 'If it is wanted of the cluster that has this name now, ask for it anew.',
+    })
+  }
+}
+
+/** Whether it came to its very end, though that is not in its record yet. */
+const didEverything = ({ steps }: Operation) =>
+  steps.length > 0 && steps.every(({ state }) => state === 'changed' || state === 'unchanged' || state === 'verified')
+
 /**
  * A step, or a plan, that did not start says nothing of the steps before it: "not_started" is true of an operation only
  * where no step of any turn has changed anything.
  */
-function withOutcome(failure: OperationFailure, operation: Operation | undefined): OperationFailure {
+function withOutcome(failure: OperationFailure, operation: Operation): OperationFailure {
   if (failure.outcome !== 'not_started') return failure
-  const others = operation?.steps.filter(({ id }) => id !== failure.step) ?? []
+  const others = operation.steps.filter(({ id }) => id !== failure.step)
   // A neighbour that failed too may have left something half-done: the record keeps only the first failure.
   if (others.some(({ state }) => state === 'failed')) return { ...failure, outcome: 'failed_partial' }
   // Left behind by an earlier turn, and not looked at since.
@@ -73,7 +95,7 @@ function withOutcome(failure: OperationFailure, operation: Operation | undefined
 
 async function carryOut(
   turn: Turn,
-  { store, pool, draining }: RunnerContext,
+  { store, pool, controllers = [], draining, plan }: RunnerContext,
   signal: AbortSignal,
   logger: Logger,
 ): Promise<void> {
@@ -81,23 +103,36 @@ async function carryOut(
   const operation = await store.operations.get(operationId)
   if (!operation || isFinal(operation.state)) return
   logger.info({ type: operation.type, cluster: operation.cluster, turns: operation.turns }, 'operation taken up')
+  const journal = store.operations.journal(turn, error =>
+    logger.debug({ err: error }, 'a line of the log could not be kept'),
+  )
   try {
+    if (operation.cancelRequest) throw cancelledBy(operation.cancelRequest)
     const cluster = await store.clusters.get(operation.cluster)
+    // The record is the last thing that this one removes: the worker before us came to the very end.
+    if (!cluster && operation.type === 'destroy-cluster' && didEverything(operation)) {
+      await store.operations.finish(turn, { state: 'succeeded', result: summaryOf(operation.steps) })
+      return
+    }
     if (!cluster) throw new ClusterGone(operation.cluster)
+    const meantFor = (await store.operations.clusterCreatedAt(operationId)) ?? cluster.createdAt
+    if (cluster.createdAt !== meantFor) throw new ClusterReplaced(operation.cluster)
     const input = (await store.operations.input(operationId)) as OperationInputs[typeof operation.type]
     const stop = AbortSignal.any([signal, draining])
-    const planned = await planOperation(
-      { store, pool },
-      { type: operation.type, cluster, input, dryRun: false },
-      stop,
-    ).catch(error => {
+    const wanted = { type: operation.type, cluster, input } as WantedOperation
+    const look = async () => {
+      const planned = await plan({ store, pool, controllers }, { ...wanted, dryRun: false }, stop)
+      // Once a step has begun, the plan that was seen is under way, and its hosts are not as it found them any more.
+      if (operation.planId !== undefined && operation.steps.every(({ state }) => state === 'pending'))
+        await refuseOtherPlan(operation.planId, wanted, planned, stop)
+      return planned
+    }
+    const planned = await look().catch(error => {
+      if (signal.reason instanceof OperationCancelled) throw signal.reason
       if (stop.aborted) throw new WorkerGone('the worker stopped while it looked at the hosts')
       throw error
     })
     await planned.begin()
-    const journal = store.operations.journal(turn, error =>
-      logger.debug({ err: error }, 'a line of the log could not be kept'),
-    )
     const result = await runPlan(planned.plan, {
       operationId,
       epoch: turn.epoch,
@@ -111,35 +146,45 @@ async function carryOut(
     logger.info({ result }, 'operation succeeded')
   } catch (error) {
     if (error instanceof WorkerGone || error instanceof TurnLost) throw error
-    const failure = withOutcome(
-      error instanceof PlanFailed ? error.failure : failureOf(error),
-      await store.operations.get(operationId),
-    )
+    let failure = error instanceof PlanFailed ? error.failure : failureOf(error)
+    const wasCancelled = failure.code === 'cancelled'
+    if (wasCancelled) await closeSteps(journal, (await store.operations.get(operationId)) ?? operation, failure)
+    const now = (await store.operations.get(operationId)) ?? operation
+    failure = withOutcome(failure, now)
+    const cluster = wasCancelled ? await store.clusters.get(operation.cluster) : undefined
+    if (cluster) failure = await endOnHosts(pool, cluster, now, turn, failure, line => journal.log('cancel', line))
     if (!(error instanceof PlanFailed || error instanceof OperationError))
       logger.error({ err: error }, 'operation failed unexpectedly')
-    await store.operations.finish(turn, {
-      state: failure.code === 'cancelled' ? 'cancelled' : 'failed',
-      error: failure,
-    })
-    logger.warn({ failure }, 'operation failed')
+    await store.operations.finish(turn, { state: wasCancelled ? 'cancelled' : 'failed', error: failure })
+    logger.warn({ failure }, wasCancelled ? 'operation cancelled' : 'operation failed')
   }
 }
 
-/** Renews the lease until released. Aborts once another worker has it; a store that is away alone is no reason to stop. */
-function holdLease(turn: Turn, { store }: RunnerContext, logger: Logger): { signal: AbortSignal; release(): void } {
-  const lost = new AbortController()
+/**
+ * Renews the lease until released. Aborts once another worker has it, or when the operation is to be cancelled; a store
+ * that is away alone is no reason to stop.
+ */
+function holdLease(
+  turn: Turn,
+  { store, leaseMs }: RunnerContext,
+  logger: Logger,
+): { signal: AbortSignal; release(): void } {
+  const { operations } = store
+  const stop = new AbortController()
   let renewing = false
   const timer = setInterval(async () => {
     // While Redis is away one renewal waits for it, and is the first to arrive when it is back.
     if (renewing) return
     renewing = true
     try {
-      if (!(await store.operations.renew(turn, LEASE_MS))) lost.abort(new WorkerGone('another worker has taken over'))
+      if (!(await operations.renew(turn, leaseMs))) stop.abort(new WorkerGone('another worker has taken over'))
+      const asked = stop.signal.aborted ? undefined : await operations.cancelRequest(turn.operationId)
+      if (asked) stop.abort(cancelledBy(asked))
     } catch (error) {
       logger.warn({ err: error }, 'the lease could not be renewed')
     } finally {
       renewing = false
     }
-  }, RENEW_MS)
-  return { signal: lost.signal, release: () => clearInterval(timer) }
+  }, leaseMs / RENEWALS)
+  return { signal: stop.signal, release: () => clearInterval(timer) }
 }

@@ -7,8 +7,9 @@ import type { HostPool } from '../src/host/host.js'
 import type { Logger } from '../src/logging.js'
 import { keys } from '../src/store/keys.js'
 import type { Store } from '../src/store/store.js'
+import { planOperation } from './plan-operation.js'
 import { type OperationJob, type OperationQueue, QUEUE_NAME } from './queue.js'
-import { LEASE_MS, RENEW_MS, runOperation } from './run-operation.js'
+import { runOperation } from './run-operation.js'
 
 export interface OperationWorker {
   /** Lets running steps end, for `graceMs` at most, then leaves the rest to the next worker. */
@@ -19,24 +20,49 @@ export interface WorkerOptions {
   store: Store
   queue: OperationQueue
   pool: HostPool
+  /** Addresses of this service beside those that the hosts see. */
+  controllers?: readonly string[]
   /** A connection that waits for Redis instead of failing. */
   connection: Redis
   concurrency: number
+  /** How long a worker that is not heard of keeps its operation. */
+  leaseMs: number
   logger: Logger
+  plan?: typeof planOperation
 }
 
-/** A lease must be seen missing for this long: after Redis was away, living workers come back first. */
-const PATIENCE_MS = 3 * RENEW_MS
+/** A lease must be seen missing for this part of its time: after Redis was away, living workers come back first. */
+const PATIENCE = 0.6
+/** And so often in its time somebody looks. */
+const LOOKS = 5
 
-export function startWorker({ store, queue, pool, connection, concurrency, logger }: WorkerOptions): OperationWorker {
+export function startWorker(options: WorkerOptions): OperationWorker {
+  const {
+    store,
+    queue,
+    pool,
+    controllers = [],
+    connection,
+    concurrency,
+    leaseMs,
+    logger,
+    plan = planOperation,
+  } = options
   const draining = new AbortController()
   const name = `${hostname()}:${process.pid}:${ulid()}`
   const running = new Set<Promise<void>>()
 
   const run = (operationId: string) => {
-    const promise = runOperation(operationId, { store, pool, logger, worker: name, draining: draining.signal }).finally(
-      () => running.delete(promise),
-    )
+    const promise = runOperation(operationId, {
+      store,
+      pool,
+      controllers,
+      logger,
+      worker: name,
+      draining: draining.signal,
+      plan,
+      leaseMs,
+    }).finally(() => running.delete(promise))
     running.add(promise)
     return promise
   }
@@ -63,7 +89,7 @@ export function startWorker({ store, queue, pool, connection, concurrency, logge
     logger.debug({ operation: job?.data.operationId, err: error }, 'a job of the queue ended without its operation'),
   )
 
-  const stopRecovery = startRecovery({ store, queue, logger })
+  const stopRecovery = startRecovery({ store, queue, leaseMs, logger })
 
   return {
     async close(graceMs) {
@@ -83,7 +109,12 @@ export function startWorker({ store, queue, pool, connection, concurrency, logge
 }
 
 /** Looks for operations that nobody runs, and queues them again: their worker died, or Redis was away at the wrong moment. */
-function startRecovery({ store, queue, logger }: Pick<WorkerOptions, 'store' | 'queue' | 'logger'>): () => void {
+function startRecovery({
+  store,
+  queue,
+  leaseMs,
+  logger,
+}: Pick<WorkerOptions, 'store' | 'queue' | 'leaseMs' | 'logger'>): () => void {
   const missingSince = new Map<string, number>()
   let looking = false
   const look = async () => {
@@ -96,10 +127,10 @@ function startRecovery({ store, queue, logger }: Pick<WorkerOptions, 'store' | '
       }
       const since = missingSince.get(id) ?? performance.now()
       missingSince.set(id, since)
-      if (performance.now() - since < PATIENCE_MS) continue
+      if (performance.now() - since < leaseMs * PATIENCE) continue
       if (await store.operations.markInterrupted(id))
         logger.warn({ operation: id }, 'its worker is gone; operation interrupted')
-      if (await store.operations.mayRequeue(id, LEASE_MS)) await queue.add(id)
+      if (await store.operations.mayRequeue(id, leaseMs)) await queue.add(id)
     }
   }
   const timer = setInterval(async () => {
@@ -114,6 +145,6 @@ function startRecovery({ store, queue, logger }: Pick<WorkerOptions, 'store' | '
     } finally {
       looking = false
     }
-  }, RENEW_MS)
+  }, leaseMs / LOOKS)
   return () => clearInterval(timer)
 }

@@ -7,7 +7,7 @@ export function tellOfAbsent(bench: Bench): Step[] {
   return [...bench.absent].map(([node, reason]) => ({
     id: `${node}/absent`,
     kind: 'verify',
-    title: 'left out: it did not answer, and does not know the new node yet',
+    title: 'left out: it did not answer, and does not know of this change yet',
     node,
     actions: [
       act(

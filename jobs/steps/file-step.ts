@@ -16,26 +16,29 @@ interface AboutFile {
 }
 
 /** A step that is done when a file is exactly as it should be. */
-export function fileStep(bench: Bench, node: ClusterNode, what: AboutFile & { file: RemoteFile }): Step {
+export function fileStep(bench: Bench, node: ClusterNode, what: AboutFile & { file: RemoteFile }): ChangeStep {
   const { file } = what
   const same = (signal: AbortSignal) => fileMatches(bench.host(node), file, { signal })
   return aboutFile(node, what, putFile(bench.host(node), bench.cluster.name, file), file.path, same)
 }
 
+/** What our block is to be, where that is only known once the hosts are asked; it is given the file as it is. */
+export type BlockMaker = (existing: string, signal: AbortSignal) => Promise<string>
+
 /** A step that is done when a file begins with our block; the rest of it is somebody else's and stays. */
 export function blockStep(
   bench: Bench,
   node: ClusterNode,
-  what: AboutFile & { file: Omit<RemoteFile, 'content' | 'secret'>; block: string; shown: string },
+  what: AboutFile & { file: Omit<RemoteFile, 'content' | 'secret'>; block: string | BlockMaker; shown: string },
 ): Step {
   const { file, block } = what
   const host = bench.host(node)
   // The rest of the file may hold secrets of others: it is treated as if it did.
-  const wanted = async (signal: AbortSignal): Promise<RemoteFile> => ({
-    ...file,
-    content: withManagedBlock((await readFile(host, file.path, { signal })) ?? '', block),
-    secret: true,
-  })
+  const wanted = async (signal: AbortSignal): Promise<RemoteFile> => {
+    const existing = (await readFile(host, file.path, { signal })) ?? ''
+    const made = typeof block === 'string' ? block : await block(existing, signal)
+    return { ...file, content: withManagedBlock(existing, made), secret: true }
+  }
   const write: Action = {
     description: { kind: 'file', ...file, content: `${what.shown}(what else is in the file stays as it is)\n` },
     async perform({ signal, epoch }) {
@@ -52,7 +55,7 @@ function aboutFile(
   write: Action,
   path: string,
   same: (signal: AbortSignal) => Promise<boolean>,
-): Step {
+): ChangeStep {
   return {
     id: `${node.name}/${id}`,
     kind: 'change',

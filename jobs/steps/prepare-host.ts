@@ -1,30 +1,40 @@
 /** From a bare host to a configured server that has never been started. The same for primary and standby. */
 import type { ClusterNode } from '../../src/cluster/model.js'
+import { locationOf, priorityOf } from '../../src/cluster/topology.js'
 import { putFile, runCommand } from '../../src/host/actions.js'
-import { runDetached } from '../../src/host/detached-action.js'
 import type { RemoteFile } from '../../src/host/files.js'
 import type { Check, Step } from '../../src/operations/step.js'
-import { managedSettings } from '../../src/postgres/settings.js'
 import { repmgrConf } from '../../src/repmgr/conf.js'
 import type { Bench } from '../bench.js'
 import { isInUse, refuseForeign } from '../find-primary.js'
 import { grantAccess, passFileStep } from './access.js'
+import { archiveSteps } from './archive.js'
 import { emptyUnused, markerFile } from './data-directory.js'
 import { fileStep } from './file-step.js'
-import { reloadIfRunning, staleReason } from './reload.js'
+import { openFirewall } from './firewall.js'
+import { nodeKeySteps } from './node-ssh.js'
+import { providePackages } from './packages.js'
+import { writeSettings } from './settings.js'
+import { writeSudoers } from './sudoers.js'
+import { takeOver } from './take-over.js'
 
 /** Everything that a host needs before it holds data, in order. */
 export function prepareHost(bench: Bench, node: ClusterNode): Step[] {
   const { server } = bench.found(node)
   return [
+    ...takeOver(bench, node),
     keepPackagesFromMakingServers(bench, node),
-    installPackages(bench, node),
+    ...providePackages(bench, node),
     ...(server.untouched ? [dropAutomaticServer(bench, node)] : []),
     makeServer(bench, node),
+    ...nodeKeySteps(bench, node),
+    ...archiveSteps(bench, node),
     writeSettings(bench, node),
     grantAccess(bench, node),
+    ...openFirewall(bench, node),
     passFileStep(bench, node),
     writeRepmgrConf(bench, node),
+    writeSudoers(bench, node),
   ]
 }
 
@@ -50,39 +60,6 @@ function keepPackagesFromMakingServers(bench: Bench, node: ClusterNode): Step {
       }),
     ],
   })
-}
-
-function installPackages(bench: Bench, node: ClusterNode): Step {
-  const { packages } = bench.layout
-  const apt = 'apt-get -q -y -o DPkg::Lock::Timeout=300'
-  // One command, so that a worker that finds it under way has nothing to wait for before it can watch it.
-  const script = `${apt} update && exec ${apt} install --no-install-recommends "$@"`
-  return {
-    id: `${node.name}/packages`,
-    kind: 'change',
-    title: `install ${packages.join(' and ')}`,
-    node: node.name,
-    actions: [
-      // Detached, because a package manager that is cut short leaves a host that needs repair.
-      runDetached(
-        bench.host(node),
-        bench.cluster.name,
-        {
-          argv: ['sh', '-c', script, 'install', ...packages],
-          as: 'root',
-          env: { DEBIAN_FRONTEND: 'noninteractive' },
-          timeoutMs: 1_800_000,
-        },
-        { name: `${node.name}-packages` },
-      ),
-    ],
-    async check({ signal }): Promise<Check> {
-      const installed = (await bench.inspect(node, signal)).packages
-      const missing = packages.filter(name => installed[name] === undefined)
-      if (missing.length > 0) return { done: false, reason: `${missing.join(', ')} is not installed` }
-      return { done: true, note: packages.map(name => `${name} ${installed[name]}`).join(', ') }
-    },
-  }
 }
 
 function dropAutomaticServer(bench: Bench, node: ClusterNode): Step {
@@ -151,29 +128,12 @@ function makeServer(bench: Bench, node: ClusterNode): Step {
   }
 }
 
-function writeSettings(bench: Bench, node: ClusterNode): Step {
-  const { layout, cluster } = bench
-  const file: RemoteFile = {
-    path: layout.managedSettings,
-    content: managedSettings({ cluster: cluster.name, node: node.name }),
-    owner: 'postgres:postgres',
-    mode: '0644',
-  }
-  return fileStep(bench, node, {
-    id: 'settings',
-    title: 'write the settings',
-    file,
-    after: reloadIfRunning(bench, node),
-    unfinished: signal => staleReason(bench, node, layout.managedSettings, signal),
-  })
-}
-
 function writeRepmgrConf(bench: Bench, node: ClusterNode): Step {
   const { layout, cluster } = bench
   const file: RemoteFile = {
     path: layout.repmgrConf,
     content: repmgrConf(
-      { nodeId: node.nodeId, name: node.name, host: node.host, port: cluster.port },
+      { ...node, port: cluster.port, priority: priorityOf(node), location: locationOf(node) },
       cluster.name,
       layout,
     ),

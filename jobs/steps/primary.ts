@@ -1,7 +1,7 @@
 /** The first server: started, given repmgr's role and database, registered. */
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { act, putFile, runCommand, runSql } from '../../src/host/actions.js'
-import type { Check, Step, StepContext } from '../../src/operations/step.js'
+import type { ChangeStep, Check, Step, StepContext } from '../../src/operations/step.js'
 import { ServerUnreachable } from '../../src/postgres/connect.js'
 import { scramVerifier } from '../../src/postgres/scram.js'
 import { registerPrimary } from '../../src/repmgr/commands.js'
@@ -12,7 +12,12 @@ import { askLocal, superuser } from './local-sql.js'
 import { registrationOf } from './registration.js'
 
 export function startPrimary(bench: Bench, node: ClusterNode): Step[] {
-  return [startServer(bench, node), makeRole(bench, node), makeDatabase(bench, node), register(bench, node)]
+  return [...startAlone(bench, node), registerPrimaryNode(bench, node)]
+}
+
+/** The primary's server with repmgr's role and database in it, and not in repmgr's metadata yet. */
+export function startAlone(bench: Bench, node: ClusterNode): Step[] {
+  return [startServer(bench, node), makeRole(bench, node), makeDatabase(bench, node)]
 }
 
 /** A fresh server, or a primary after a crash of moderate size. */
@@ -44,9 +49,10 @@ export function startServer(bench: Bench, node: ClusterNode, limitMs = START_TIM
       act('wait until it accepts connections', context => waitUntilAccepting(bench, node, limitMs, context)),
     ],
     async check({ signal }): Promise<Check> {
-      const { running, inRecovery, marker } = await bench.inspect(node, signal)
+      const { running, inRecovery, marker, startMode } = await bench.inspect(node, signal)
       if (!running) return { done: false, reason: 'it is not running' }
       if (inRecovery === undefined) return { done: false, reason: 'it runs, but does not accept connections yet' }
+      if (startMode === 'held') return { done: false, reason: 'it runs, and no boot starts it since it was stopped' }
       return marker?.state === 'in-use'
         ? { done: true }
         : { done: false, reason: 'it runs, and is not marked as in use' }
@@ -54,7 +60,7 @@ export function startServer(bench: Bench, node: ClusterNode, limitMs = START_TIM
   }
 }
 
-async function waitUntilAccepting(
+export async function waitUntilAccepting(
   bench: Bench,
   node: ClusterNode,
   limitMs: number,
@@ -71,7 +77,7 @@ async function waitUntilAccepting(
 }
 
 /** repmgr's tools expect a superuser. Only a verifier leaves this process; the password itself is in .pgpass alone. */
-function makeRole(bench: Bench, node: ClusterNode): Step {
+export function makeRole(bench: Bench, node: ClusterNode): Step {
   return {
     id: `${node.name}/repmgr-role`,
     kind: 'change',
@@ -128,7 +134,7 @@ function makeDatabase(bench: Bench, node: ClusterNode): Step {
   }
 }
 
-function register(bench: Bench, node: ClusterNode): Step {
+export function registerPrimaryNode(bench: Bench, node: ClusterNode): ChangeStep {
   return {
     id: `${node.name}/register`,
     kind: 'change',

@@ -6,6 +6,7 @@ import { OperationError } from '../../src/operations/errors.js'
 import type { Step } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
 import { until } from '../until.js'
+import { isDelayedLong, proveReceipt } from './delayed-proof.js'
 
 /** Thrown when a standby accepted a write: it is no standby. */
 export class StandbyWritable extends OperationError {
@@ -32,7 +33,7 @@ export function proveReplication(bench: Bench, primary: ClusterNode, standbys: r
         : `write on ${primary.name}, read on ${standbys.map(({ name }) => name).join(', ')}`,
     actions: [
       act(
-        'write a row on the primary, read it on each standby, see that each refuses a write, remove it again',
+        'write a role, a table and a row on the primary, read them on each standby, see that each refuses a write, remove them again',
         async context => {
           const { operationId, signal, log, note } = context
           // Named after the operation: what one that was cut short left behind goes with the next one's.
@@ -43,7 +44,10 @@ export function proveReplication(bench: Bench, primary: ClusterNode, standbys: r
                 "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname LIKE 'understudy\\_proof\\_op\\_%'",
               )
               for (const { relname } of old) await query(`DROP TABLE public."${relname}"`)
+              const roles = await query("SELECT rolname FROM pg_roles WHERE rolname LIKE 'understudy\\_proof\\_op\\_%'")
+              for (const { rolname } of roles) await query(`DROP ROLE "${rolname}"`)
               await query(`CREATE TABLE public."${table}" (word text)`)
+              await query(`CREATE ROLE "${table}" NOLOGIN`)
               await query(`INSERT INTO public."${table}" VALUES ($1)`, [operationId])
               const [row] = await query('SELECT pg_current_wal_lsn()::text AS lsn')
               return parseLsn(String(row?.lsn))
@@ -53,28 +57,43 @@ export function proveReplication(bench: Bench, primary: ClusterNode, standbys: r
               standbys.map(async standby => {
                 const begun = performance.now()
                 await bench.ask(standby, { signal, timeoutMs: REPLAY_TIMEOUT_MS }, async query => {
-                  await until(`${standby.name} has replayed ${lsn}`, REPLAY_TIMEOUT_MS, context, async () => {
-                    const [row] = await query('SELECT pg_last_wal_replay_lsn()::text AS lsn')
-                    return typeof row?.lsn === 'string' && lagBytes(lsn, parseLsn(row.lsn)) <= 0
-                  })
-                  const [row] = await query(`SELECT word FROM public."${table}"`)
-                  if (row?.word !== operationId) throw new Error(`${standby.name} read ${JSON.stringify(row)}`)
-                  const refusal = await query(`INSERT INTO public."${table}" VALUES ('written on a standby')`).then(
+                  if (isDelayedLong(standby)) await proveReceipt(standby, lsn, context, query)
+                  else {
+                    await until(`${standby.name} has replayed ${lsn}`, REPLAY_TIMEOUT_MS, context, async () => {
+                      const [row] = await query('SELECT pg_last_wal_replay_lsn()::text AS lsn')
+                      return typeof row?.lsn === 'string' && lagBytes(lsn, parseLsn(row.lsn)) <= 0
+                    })
+                    const [row] = await query(`SELECT word FROM public."${table}"`)
+                    if (row?.word !== operationId) throw new Error(`${standby.name} read ${JSON.stringify(row)}`)
+                    const [role] = await query('SELECT 1 FROM pg_roles WHERE rolname = $1', [table])
+                    if (!role) throw new Error(`${standby.name} does not have the role ${table}`)
+                  }
+                  // A table of its own: where the other one is not applied yet, a write to it would fail for want of it.
+                  const refusal = await query(`CREATE TABLE public."${table}_refused" ()`).then(
                     () => undefined,
                     (error: { code?: string }) => error,
                   )
-                  if (refusal === undefined) throw new StandbyWritable(standby.name)
+                  if (refusal === undefined) {
+                    await query(`DROP TABLE public."${table}_refused"`)
+                    throw new StandbyWritable(standby.name)
+                  }
                   if (refusal.code !== READ_ONLY) throw refusal
                 })
                 const milliseconds = Math.round(performance.now() - begun)
-                log(`read on ${standby.name} after ${milliseconds} ms; it refuses writes`)
-                return `${standby.name} ${milliseconds} ms`
+                const seen = isDelayedLong(standby)
+                  ? `received on ${standby.name}, held back there,`
+                  : `read on ${standby.name}`
+                log(`${seen} after ${milliseconds} ms; it refuses writes`)
+                return `${seen} after ${milliseconds} ms`
               }),
             )
-            note(took.length === 0 ? 'written and read' : `read on ${took.join(', ')}; each refuses writes`)
+            note(took.length === 0 ? 'written and read' : `${took.join(', ')}; each refuses writes`)
           } finally {
             await bench
-              .ask(primary, {}, query => query(`DROP TABLE IF EXISTS public."${table}"`))
+              .ask(primary, {}, async query => {
+                await query(`DROP TABLE IF EXISTS public."${table}"`)
+                await query(`DROP ROLE IF EXISTS "${table}"`)
+              })
               .catch(() => undefined)
           }
         },

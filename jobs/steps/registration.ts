@@ -1,5 +1,6 @@
 /** What repmgr's metadata say of a node, and whether that is what they should say. */
 import type { ClusterNode } from '../../src/cluster/model.js'
+import { locationOf, priorityOf } from '../../src/cluster/topology.js'
 import { OperationError } from '../../src/operations/errors.js'
 import type { Check } from '../../src/operations/step.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
@@ -38,6 +39,10 @@ export async function registrationOf(
   if (!row.active) return { done: false, reason: 'repmgr.nodes has it as inactive' }
   const conninfo = nodeConninfo({ host: node.host, port: bench.cluster.port })
   if (row.conninfo !== conninfo) return { done: false, reason: `repmgr.nodes has it at ${row.conninfo}` }
+  if (row.priority !== priorityOf(node))
+    return { done: false, reason: `repmgr.nodes has it with priority ${row.priority}` }
+  if (row.location !== locationOf(node))
+    return { done: false, reason: `repmgr.nodes has it at location ${row.location}` }
   const reason = wrong(row)
   return reason === undefined ? { done: true } : { done: false, reason: `repmgr.nodes has it ${reason}` }
 }

@@ -1,6 +1,7 @@
 /** Letting a running server take notice of a file, and knowing whether it has. */
 import type { ClusterNode } from '../../src/cluster/model.js'
-import { act, runCommand } from '../../src/host/actions.js'
+import { runCommand } from '../../src/host/actions.js'
+import type { Command } from '../../src/host/command.js'
 import type { ChangeStep } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
 import { isInUse } from '../find-primary.js'
@@ -12,17 +13,15 @@ export function servesAlready(bench: Bench, node: ClusterNode): boolean {
   return server.running && isInUse(server)
 }
 
-export function reloadIfRunning(
-  bench: Bench,
-  node: ClusterNode,
-  firstAsk?: (signal: AbortSignal) => Promise<void>,
-): ChangeStep['actions'] {
+export const reloadCommand = ({ layout }: Pick<Bench, 'layout'>): Command => ({
+  argv: ['systemctl', 'reload', layout.unit],
+  as: 'root',
+  timeoutMs: 60_000,
+})
+
+export function reloadIfRunning(bench: Bench, node: ClusterNode): ChangeStep['actions'] {
   if (!servesAlready(bench, node)) return []
-  const command = { argv: ['systemctl', 'reload', bench.layout.unit], as: 'root', timeoutMs: 60_000 } as const
-  return [
-    ...(firstAsk ? [act('ask the server whether it accepts the file', ({ signal }) => firstAsk(signal))] : []),
-    runCommand(bench.host(node), bench.cluster.name, command),
-  ]
+  return [runCommand(bench.host(node), bench.cluster.name, reloadCommand(bench))]
 }
 
 /**
@@ -41,8 +40,7 @@ export async function staleReason(
     bench,
     node,
     signal,
-    `SELECT pg_conf_load_time() >= (pg_stat_file(${quoted})).modification
-       AND NOT EXISTS (SELECT FROM pg_hba_file_rules WHERE error IS NOT NULL)`,
+    `SELECT pg_conf_load_time() >= (pg_stat_file(${quoted})).modification`,
   )
   return read === 't' ? undefined : `the server has not read ${path} since it was written`
 }

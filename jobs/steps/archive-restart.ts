@@ -1,0 +1,65 @@
+/** Restarts for the sake of the archive: seldom needed, and never done without having been asked for. */
+import { archiveOf } from '../../src/cluster/archive.js'
+import type { ClusterNode } from '../../src/cluster/model.js'
+import { OperationError } from '../../src/operations/errors.js'
+import type { Step } from '../../src/operations/step.js'
+import { archiveSettings } from '../../src/postgres/archive.js'
+import type { Bench } from '../bench.js'
+import { askLocal } from './local-sql.js'
+import { restartServer } from './restart.js'
+
+/** Thrown when an archive takes effect only after a restart, and none was asked for. */
+class RestartNeeded extends OperationError {
+  constructor(node: string, setting: string) {
+    super(
+      `PostgreSQL on ${node} has to be restarted before the archive works: ${setting} cannot be changed while it runs.`,
+      {
+        code: 'restart-needed',
+        outcome: 'not_started',
+        remedy:
+          'Repeat the call with "restart": true when that suits. The standbys are restarted first, the primary last.',
+      },
+    )
+  }
+}
+
+/** PostgreSQL 13 reads restore_command at its start only; every version archive_mode. */
+async function pendingSetting(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<string | undefined> {
+  const archive = archiveOf(bench.cluster)
+  if (archive.mode === 'none') return undefined
+  if ((await askLocal(bench, node, signal, 'SHOW archive_mode')) === 'off') return 'archive_mode'
+  if (bench.layout.version > 13) return undefined
+  const wanted = archiveSettings(archive).find(({ name }) => name === 'restore_command')?.value
+  return (await askLocal(bench, node, signal, 'SHOW restore_command')) === wanted ? undefined : 'restore_command'
+}
+
+/** First of all, so that a refusal comes before anything was changed. */
+export function restartAllowed(bench: Bench, node: ClusterNode, allowed: boolean): Step {
+  return {
+    id: `${node.name}/restart-allowed`,
+    kind: 'change',
+    title: 'see whether the archive needs a restart',
+    node: node.name,
+    actions: [],
+    async check({ signal }) {
+      const setting = await pendingSetting(bench, node, signal)
+      if (setting === undefined) return { done: true, note: 'no restart is needed' }
+      if (!allowed) throw new RestartNeeded(node.name, setting)
+      return { done: true, note: `a restart is needed, because of ${setting}, and was asked for` }
+    },
+  }
+}
+
+export function restartForArchive(bench: Bench, node: ClusterNode, standby: boolean): Step {
+  const restart = restartServer(bench, node, standby)
+  if (restart.kind !== 'change') throw new TypeError('a restart is a change')
+  return {
+    ...restart,
+    id: `${node.name}/archive-restart`,
+    title: 'restart the server, where the archive needs it',
+    async check(context) {
+      const setting = await pendingSetting(bench, node, context.signal)
+      return setting === undefined ? { done: true } : { done: false, reason: `${setting} takes effect at a start only` }
+    },
+  }
+}
