@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs'
 import { parseEnv } from 'node:util'
 import { envSchema } from 'env-schema'
 import { type Static, Type } from 'typebox'
+import { placeOf } from './cluster/access.js'
 import { redact } from './redact.js'
+import { REDIS_URL_PATTERN } from './store/redis-url.js'
 
 const Settings = Type.Object({
   UNDERSTUDY_ROLES: Type.String({
@@ -32,8 +34,9 @@ const Settings = Type.Object({
   }),
   REDIS_URL: Type.Optional(
     Type.String({
-      pattern: '^(rediss?://|unix:/)',
-      description: 'redis://, rediss:// or unix:/path. Without it the service starts its own redis-server.',
+      pattern: REDIS_URL_PATTERN,
+      description:
+        'redis://, rediss://, unix:/path, or redis+sentinel://host:port,host:port/name. Without it the service starts its own redis-server.',
     }),
   ),
   UNDERSTUDY_MASTER_KEY_FILE: Type.Optional(
@@ -51,6 +54,12 @@ const Settings = Type.Object({
   UNDERSTUDY_SSH_AGENT: Type.Optional(
     Type.String({ pattern: '^/', description: 'Socket of an SSH agent to log in with, instead of a key file.' }),
   ),
+  UNDERSTUDY_CONTROLLER_ADDRESSES: Type.String({
+    default: '',
+    pattern: '^([A-Za-z0-9:][A-Za-z0-9.:/_-]*(,[A-Za-z0-9:][A-Za-z0-9.:/_-]*)*)?$',
+    description:
+      'Addresses, ranges or host names from which the servers let this service in, beside those that the hosts see.',
+  }),
   UNDERSTUDY_LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
     default: 'info',
     description: 'Logs are JSON lines on standard output.',
@@ -60,6 +69,13 @@ const Settings = Type.Object({
     minimum: 1,
     maximum: 100,
     description: 'Operations that one worker runs side by side; each cluster has at most one.',
+  }),
+  UNDERSTUDY_WORKER_LEASE_MS: Type.Integer({
+    default: 10_000,
+    minimum: 1000,
+    maximum: 600_000,
+    description:
+      'A worker that was not heard of for this long loses its operation to another one, which takes about as long again.',
   }),
   UNDERSTUDY_BODY_LIMIT_BYTES: Type.Integer({
     default: 1_048_576,
@@ -74,6 +90,18 @@ const Settings = Type.Object({
     description:
       'How long running steps may take to reach their end when the service stops. Then they are left to the next worker.',
   }),
+  UNDERSTUDY_OPERATION_RETENTION_DAYS: Type.Integer({
+    default: 90,
+    minimum: 1,
+    maximum: 36_500,
+    description: 'Days for which operations are kept after their end, with their steps and logs.',
+  }),
+  UNDERSTUDY_EVENT_RETENTION_DAYS: Type.Integer({
+    default: 400,
+    minimum: 1,
+    maximum: 36_500,
+    description: 'Days for which the events of the audit trail are kept.',
+  }),
 })
 type Settings = Static<typeof Settings>
 
@@ -86,10 +114,14 @@ export interface Config {
   redisUrl: string | undefined
   masterKeyFile: string | undefined
   ssh: { keyFile: string | undefined; agent: string | undefined }
+  /** From where processes of this service reach the servers, beside what the hosts see of their workers. */
+  controllerAddresses: readonly string[]
   logLevel: Settings['UNDERSTUDY_LOG_LEVEL']
   workerConcurrency: number
+  workerLeaseMs: number
   bodyLimitBytes: number
   shutdownGraceMs: number
+  retention: { operationDays: number; eventDays: number }
 }
 
 /** Thrown when a setting is wrong; the message names it and says what it may be. */
@@ -149,6 +181,14 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
       settings[name] = single[name]
     } catch (error) {
       refuse((error as Error).message)
+      continue
+    }
+    if (name === 'UNDERSTUDY_CONTROLLER_ADDRESSES') {
+      const wrong = addressesIn(String(settings[name])).flatMap(address => {
+        const place = placeOf(address)
+        return place.kind === 'problem' ? [place.detail] : []
+      })
+      if (wrong.length > 0) refuse(wrong.join(' '))
     }
   }
   if (problems.length > 0) throw new SettingWrong(problems)
@@ -164,12 +204,20 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     redisUrl: checked.REDIS_URL,
     masterKeyFile: checked.UNDERSTUDY_MASTER_KEY_FILE,
     ssh: { keyFile: checked.UNDERSTUDY_SSH_KEY_FILE, agent: checked.UNDERSTUDY_SSH_AGENT },
+    controllerAddresses: addressesIn(checked.UNDERSTUDY_CONTROLLER_ADDRESSES),
     logLevel: checked.UNDERSTUDY_LOG_LEVEL,
     workerConcurrency: checked.UNDERSTUDY_WORKER_CONCURRENCY,
+    workerLeaseMs: checked.UNDERSTUDY_WORKER_LEASE_MS,
     bodyLimitBytes: checked.UNDERSTUDY_BODY_LIMIT_BYTES,
     shutdownGraceMs: checked.UNDERSTUDY_SHUTDOWN_GRACE_MS,
+    retention: {
+      operationDays: checked.UNDERSTUDY_OPERATION_RETENTION_DAYS,
+      eventDays: checked.UNDERSTUDY_EVENT_RETENTION_DAYS,
+    },
   }
 }
+
+const addressesIn = (list: string) => list.split(',').filter(address => address !== '')
 
 function readSettingsFile(path: string): Record<string, string | undefined> {
   try {

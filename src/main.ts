@@ -1,17 +1,41 @@
-/** Starts the service. Exit 0: it was stopped. Exit 1: it could not start, and the last line says why. */
+/**
+ * Starts the service. Exit 0: it was stopped. Exit 1: it could not start, and the last line says why. With arguments:
+ * `backup` and `restore`. Exit 2: the arguments are wrong.
+ */
 import closeWithGrace from 'close-with-grace'
+import { readArguments, runStateCommand, type StateCommand, USAGE, WrongArguments } from './backup-command.js'
 import { type Config, readConfig, SettingWrong } from './config.js'
 import { makeLogger } from './logging.js'
 import { startService } from './service.js'
 
-async function main(): Promise<void> {
+async function main(args: readonly string[]): Promise<void> {
+  if (args.includes('--help')) {
+    process.stdout.write(USAGE)
+    return
+  }
+  let command: StateCommand | undefined
   let config: Config
   try {
+    if (args.length > 0) command = readArguments(args)
     config = readConfig(process.env)
   } catch (error) {
+    if (error instanceof WrongArguments) {
+      process.stderr.write(error.message)
+      process.exitCode = 2
+      return
+    }
     if (!(error instanceof SettingWrong)) throw error
     process.stderr.write(`understudy cannot start: a setting is wrong.\n${error.message}\n`)
     process.exitCode = 1
+    return
+  }
+  if (command) {
+    try {
+      process.stdout.write(await runStateCommand(command, config))
+    } catch (error) {
+      process.stderr.write(`understudy: ${error instanceof Error ? error.message : String(error)}\n`)
+      process.exitCode = 1
+    }
     return
   }
   const logger = makeLogger(config.logLevel)
@@ -36,4 +60,4 @@ async function main(): Promise<void> {
   }
 }
 
-await main()
+await main(process.argv.slice(2))

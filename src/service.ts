@@ -9,8 +9,10 @@ import type { Logger } from './logging.js'
 import { ensureAdminToken, openStateDirectory, readIdentity, readMasterKey } from './state-directory.js'
 import { listenForChanges } from './store/changes.js'
 import { startEmbeddedRedis } from './store/embedded-redis.js'
+import { migrate } from './store/migrate.js'
 import { takeProcessLock } from './store/process-lock.js'
 import { checkRedis, connectRedis, untilReady } from './store/redis.js'
+import { startSweeping } from './store/retention.js'
 import { openStore } from './store/store.js'
 import { wireServices } from './wire-services.js'
 
@@ -49,6 +51,8 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
     const requests = connect('requests')
     await untilReady(requests, REDIS_START_TIMEOUT_MS)
     await checkRedis(requests)
+    const upgraded = await migrate(requests)
+    if (upgraded.length > 0) logger.info({ to: upgraded.at(-1) }, 'the records of the store were upgraded')
 
     const masterKey = await readMasterKey(config.stateDirectory, config.masterKeyFile)
     const { identity, publicKey } = await readIdentity(config.stateDirectory, config.ssh)
@@ -59,6 +63,9 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
     const queue = openQueue(requests)
     closers.push(() => queue.close())
 
+    const endSweeping = startSweeping(requests, config.retention, logger)
+    closers.push(endSweeping)
+
     let app: FastifyInstance | undefined
     if (config.roles.worker) {
       const operations = connect('operations')
@@ -68,8 +75,10 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
         store: openStore(operations, masterKey),
         queue: patientQueue,
         pool,
+        controllers: config.controllerAddresses,
         connection: operations,
         concurrency: config.workerConcurrency,
+        leaseMs: config.workerLeaseMs,
         logger,
       })
       closers.push(() => worker.close(config.shutdownGraceMs))
@@ -77,7 +86,14 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
     let address: string | undefined
     if (config.roles.api) {
       const changes = await listenForChanges(connect('operations'))
-      const services = wireServices({ store, changes, queue, pool, sshPublicKey: publicKey })
+      const services = wireServices({
+        store,
+        changes,
+        queue,
+        pool,
+        controllers: config.controllerAddresses,
+        sshPublicKey: publicKey,
+      })
       app = await buildApp({ services, loggerInstance: logger, bodyLimitBytes: config.bodyLimitBytes })
       const listening = app
       closers.push(async () => listening.close())

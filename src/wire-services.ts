@@ -1,11 +1,15 @@
 /** What the API is given: the parts of the house behind it, wired together once for the service and for tests. */
+import { adoptCluster, readForeignCluster } from '../jobs/adopt-cluster.js'
+import { findDrift } from '../jobs/find-drift.js'
 import { planOperation } from '../jobs/plan-operation.js'
 import type { OperationQueue } from '../jobs/queue.js'
-import type { PreviewRequest, Services } from './api/services.js'
+import { reportSettings } from '../jobs/report-settings.js'
+import { runChecks } from '../jobs/run-checks.js'
+import { refuseOtherSubject, showPlan } from '../jobs/same-plan.js'
+import type { Services } from './api/services.js'
 import type { HostPool } from './host/host.js'
 import { scanHostKeys } from './host/scan.js'
 import { observeCluster } from './monitor/observe-cluster.js'
-import { previewPlan } from './operations/preview-plan.js'
 import type { Changes } from './store/changes.js'
 import type { Store } from './store/store.js'
 
@@ -16,24 +20,31 @@ export interface Parts {
   changes: Changes
   queue: Pick<OperationQueue, 'add'>
   pool: HostPool
+  /** Addresses of this service beside those that the hosts see. */
+  controllers?: readonly string[]
   sshPublicKey: string | undefined
 }
 
-export function wireServices({ store, changes, queue, pool, sshPublicKey }: Parts): Services {
-  const plan = (request: PreviewRequest, signal: AbortSignal) =>
-    request.type === 'add-standby'
-      ? planOperation({ store, pool }, { ...request, input: { node: request.node }, dryRun: true }, signal)
-      : planOperation({ store, pool }, { ...request, input: {}, dryRun: true }, signal)
+export function wireServices({ store, changes, queue, pool, controllers = [], sshPublicKey }: Parts): Services {
   return {
     store,
     changes,
     sshPublicKey,
     enqueue: id => queue.add(id),
+    drift: (cluster, signal) => findDrift({ store, pool, controllers }, cluster, signal),
+    readForeign: (request, signal) => readForeignCluster(pool, request, signal),
+    adopt: (cluster, password, signal) => adoptCluster({ store, pool }, cluster, password, signal),
+    checks: (cluster, signal) => runChecks(pool, cluster, signal),
     observe: (cluster, signal) => observeCluster(store, cluster, signal),
-    async preview(request, signal) {
-      const about = { operation: request.type, cluster: request.cluster.name }
-      return previewPlan((await plan(request, signal)).plan, about, { signal, log: () => undefined })
+    async preview(wanted, signal) {
+      const planned = await planOperation({ store, pool, controllers }, { ...wanted, dryRun: true }, signal)
+      return showPlan(wanted, planned, signal)
     },
+    refuseOtherSubject,
+    async tryPlan(wanted, signal) {
+      await planOperation({ store, pool }, { ...wanted, dryRun: true }, signal)
+    },
+    settings: (cluster, signal) => reportSettings({ store, pool }, cluster, signal),
     scanHostKeys: (host, port) => scanHostKeys(host, port, { timeoutMs: SCAN_TIMEOUT_MS }),
   }
 }

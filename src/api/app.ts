@@ -3,12 +3,26 @@ import accepts from '@fastify/accepts'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import { authenticationPlugin } from './plugins/authentication.js'
+import { changingCallsPlugin } from './plugins/changing-calls.js'
 import { answerBrokenRequest, errorsPlugin, sendProblem } from './plugins/errors.js'
 import { openapiPlugin } from './plugins/openapi.js'
+import { accessRoutes } from './routes/access.js'
+import { adoptionRoutes } from './routes/adoption.js'
+import { archiveRoutes } from './routes/archive.js'
+import { checkRoutes } from './routes/checks.js'
 import { clusterRoutes } from './routes/clusters.js'
+import { deleteClusterRoutes } from './routes/delete-cluster.js'
+import { desiredRoutes } from './routes/desired.js'
+import { eventRoutes } from './routes/events.js'
 import { hostKeyRoutes } from './routes/host-keys.js'
+import { nodeStepRoutes } from './routes/node-steps.js'
+import { nodeRoutes } from './routes/nodes.js'
+import { oneNodeRoutes } from './routes/one-node.js'
+import { operationChangeRoutes } from './routes/operation-changes.js'
 import { operationRoutes } from './routes/operations.js'
 import { serviceRoutes } from './routes/service.js'
+import { settingsRoutes } from './routes/settings.js'
+import { upkeepRoutes } from './routes/upkeep.js'
 import type { Services } from './services.js'
 import { validatorCompiler } from './validation.js'
 
@@ -48,10 +62,24 @@ export async function buildApp({
   await app.register(accepts)
   await app.register(errorsPlugin)
   await app.register(authenticationPlugin, { tokens: services.store.tokens })
+  await app.register(changingCallsPlugin, { services })
   await app.register(openapiPlugin)
+  await app.register(checkRoutes, { services })
+  await app.register(archiveRoutes, { services })
   await app.register(clusterRoutes, { services })
+  await app.register(adoptionRoutes, { services })
+  await app.register(desiredRoutes, { services })
+  await app.register(eventRoutes, { services })
+  await app.register(accessRoutes, { services })
   await app.register(hostKeyRoutes, { services })
+  await app.register(nodeRoutes, { services })
+  await app.register(nodeStepRoutes, { services })
+  await app.register(oneNodeRoutes, { services })
+  await app.register(deleteClusterRoutes, { services })
   await app.register(operationRoutes, { services })
+  await app.register(operationChangeRoutes, { services })
+  await app.register(settingsRoutes, { services })
   await app.register(serviceRoutes, { services })
+  await app.register(upkeepRoutes, { services })
   return app as unknown as FastifyInstance
 }

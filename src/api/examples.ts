@@ -1,7 +1,14 @@
 /** What the contract shows as answers: one cluster, orders, and what happens to it. Typed, so that it cannot go stale. */
+
+import type { Access } from '../cluster/access.js'
+import type { Adoption } from '../cluster/adoption.js'
+import type { Checks } from '../cluster/checks.js'
+import type { Drift } from '../cluster/drift.js'
 import type { Cluster, NodeSpec } from '../cluster/model.js'
+import type { SettingsReport } from '../cluster/settings-report.js'
 import type { ClusterStatus } from '../cluster/status.js'
 import type { Operation, PlanPreview, StepRecord } from '../operations/operation.js'
+import type { AuditEvent } from '../store/event.js'
 import type { OperationEvent } from '../store/operations.js'
 import { PROBLEMS, type Problem, type ProblemCode } from './problems.js'
 
@@ -19,6 +26,11 @@ export const exampleNode = (name: keyof typeof KEYS): NodeSpec => ({
 })
 
 export const exampleSpec = { name: 'orders', postgresVersion: 15, nodes: [exampleNode('pg1'), exampleNode('pg2')] }
+
+export const exampleAccess: Access = [
+  { address: '10.1.0.0/16', databases: ['orders'], users: ['app'] },
+  { address: 'backup.example.net', users: ['barman'], replication: true },
+]
 
 export const exampleNewCluster: Cluster = {
   name: 'orders',
@@ -62,6 +74,7 @@ export const exampleStatus: ClusterStatus = {
       lagMs: 0,
       syncState: null,
       slot: null,
+      applyDelayMs: null,
       serverVersion: '15.18',
       startedAt: '2026-11-22T09:13:20.412Z',
       problem: null,
@@ -77,12 +90,20 @@ export const exampleStatus: ClusterStatus = {
       lagBytes: 0,
       lagMs: 0,
       syncState: 'async',
-      slot: { name: 'repmgr_slot_2', active: true, retainedBytes: 0 },
+      slot: {
+        name: 'repmgr_slot_2',
+        active: true,
+        retainedBytes: 0,
+        walStatus: 'reserved',
+        safeWalBytes: 10_804_527_800,
+      },
+      applyDelayMs: null,
       serverVersion: '15.18',
       startedAt: '2026-11-22T09:14:31.077Z',
       problem: null,
     },
   ],
+  archive: null,
   observedAt: '2026-11-22T09:20:00.001Z',
   operation: null,
 }
@@ -144,7 +165,13 @@ export function exampleOperation(state: 'queued' | 'running' | 'succeeded' | 'fa
           ...rest,
           ...(startedAt === undefined ? {} : { startedAt }),
           state: 'running',
-          progress: { doneBytes: 12_582_912, totalBytes: 31_457_280, percent: 40 },
+          progress: {
+            doneBytes: 12_582_912,
+            totalBytes: 31_457_280,
+            percent: 40,
+            rateBytesPerSecond: 1_048_576,
+            remainingSeconds: 18,
+          },
         }
   })
   switch (state) {
@@ -179,7 +206,56 @@ export function exampleOperation(state: 'queued' | 'running' | 'succeeded' | 'fa
   }
 }
 
+/** One step on one node, just asked for. */
+export const exampleStepOperation = (type: Operation['type']): Operation => ({ ...QUEUED, type, node: 'pg2' })
+
+const ASKED = { at: '2026-11-22T09:14:02.480Z', by: 'admin', reference: 'CHG-4711' }
+
+/** Its worker has not ended it yet. */
+export const exampleCancelling: Operation = { ...exampleOperation('running'), cancelRequest: ASKED }
+
+export const exampleCancelled: Operation = {
+  ...exampleOperation('failed'),
+  state: 'cancelled',
+  cancelRequest: ASKED,
+  error: {
+    code: 'cancelled',
+    detail: 'It was cancelled by admin (CHG-4711).',
+    outcome: 'failed_partial',
+    remedy: 'Nothing more was started. Retry the operation to go on from the step that it stopped at.',
+    step: 'pg2/clone',
+    node: 'pg2',
+  },
+}
+
+const { endedAt: _ended, error: _error, ...untilThen } = exampleOperation('failed')
+export const exampleRetried: Operation = { ...untilThen, state: 'queued', retries: 1, lastRetry: ASKED }
+
+export const exampleNodeDetail = {
+  cluster: 'orders',
+  record: { name: 'pg2', nodeId: 2, host: '192.0.2.12', ssh: { user: 'admin', port: 22, hostKey: KEYS.pg2 } },
+  status: rowOf('pg2'),
+  observedAt: exampleStatus.observedAt,
+}
+
+export const exampleForgotten = {
+  cluster: 'orders',
+  forgotten: true,
+  remains: (['pg1', 'pg2'] as const).map(name => ({
+    node: name,
+    host: exampleNode(name).host,
+    what: 'PostgreSQL 15/main on port 5432, running or not, with its data, /etc/repmgr.conf, the managed block of pg_hba.conf and .pgpass, and /var/lib/understudy.',
+  })),
+}
+
+function rowOf(name: string) {
+  const row = exampleStatus.nodes.find(one => one.name === name)
+  if (!row) throw new TypeError(`the example has no ${name}`)
+  return row
+}
+
 export const examplePlan: PlanPreview = {
+  planId: 'plan_5f1c0b8d2e7a4496_9c1185a5c5e9fc54612808977ee8f548_x3Qa0-',
   operation: 'bootstrap-cluster',
   cluster: 'orders',
   steps: [
@@ -205,6 +281,51 @@ export const examplePlan: PlanPreview = {
   stepsThatWouldRun: 1,
 }
 
+export const exampleAdoption: Adoption = {
+  cluster: {
+    ...exampleNewCluster,
+    systemIdentifier: '7443829501823984625',
+    nodes: exampleNewCluster.nodes.map(node => ({ ...node, adopted: true })),
+  },
+  ready: false,
+  missing: ['The password of the role repmgr is not known.'],
+  next: 'PUT /v1/clusters/orders with its description lets the service in and brings what it manages into place; with ?dryRun=true it shows every step first.',
+}
+
+export const exampleChecks: Checks = {
+  cluster: 'orders',
+  verdict: 'failed',
+  items: [
+    {
+      kind: 'port',
+      from: 'pg1',
+      to: 'pg2',
+      verdict: 'failed',
+      detail: 'the PostgreSQL port does not answer within 3 s',
+      remedy: 'Look for a firewall between pg1 and pg2.',
+    },
+    { kind: 'ssh', to: 'pg1', verdict: 'ok', detail: 'logged in, became root, and was answered in 12 ms' },
+  ],
+  observedAt: '2026-11-23T07:12:44.000Z',
+}
+
+export const exampleDrift: Drift = {
+  cluster: 'orders',
+  inSync: false,
+  items: [
+    {
+      kind: 'changed',
+      node: 'pg2',
+      step: 'pg2/access',
+      detail:
+        '"let the nodes and the service in, by password (SCRAM) only" is not so: /etc/postgresql/15/main/pg_hba.conf is missing or different.',
+      remedy: 'PUT the description of the cluster puts it right; with ?dryRun=true it shows how.',
+    },
+  ],
+  checkedSteps: 21,
+  observedAt: '2026-11-23T07:12:44.000Z',
+}
+
 export const exampleEvents: OperationEvent[] = [
   { id: '1795338723128-0', type: 'state', data: { state: 'queued' } },
   { id: '1795338723305-0', type: 'state', data: { state: 'running' } },
@@ -218,6 +339,44 @@ export const exampleEvents: OperationEvent[] = [
   },
 ]
 
+const WHO = { name: 'admin', tokenId: '01kar3p5r4qb6bmd2n3e4g5h6j', address: '192.0.2.1' }
+const ABOUT = { cluster: 'orders', operation: ID, operationType: 'bootstrap-cluster', who: WHO } as const
+
+export const exampleAuditEvents: AuditEvent[] = [
+  {
+    id: '1795338723120-0',
+    time: '2026-11-22T09:12:03.120Z',
+    type: 'cluster-described',
+    cluster: 'orders',
+    who: WHO,
+    summary: 'orders was described.',
+  },
+  {
+    id: '1795338723128-0',
+    time: '2026-11-22T09:12:03.128Z',
+    type: 'operation-created',
+    ...ABOUT,
+    summary: 'bootstrap-cluster of orders was asked for.',
+  },
+  {
+    id: '1795338891204-0',
+    time: '2026-11-22T09:14:51.204Z',
+    type: 'operation-succeeded',
+    ...ABOUT,
+    summary: 'bootstrap-cluster of orders succeeded: 2 steps changed something, 0 were done already, 1 proofs held.',
+    ...(exampleOperation('succeeded').result ? { result: exampleOperation('succeeded').result } : {}),
+  },
+]
+
+const WITH_OPERATION = new Set<ProblemCode>([
+  'cluster-busy',
+  'operation-failed',
+  'cancelled',
+  'operation-ended',
+  'not-retryable',
+  'retry-outdated',
+])
+
 export function exampleProblem(code: ProblemCode): Problem {
   const { status, title, example } = PROBLEMS[code]
   const errors = VIOLATIONS[code]
@@ -228,7 +387,7 @@ export function exampleProblem(code: ProblemCode): Problem {
     detail: example,
     instance: '/v1/clusters',
     requestId: '5f0c2c4e-6a51-4b0e-9d2e-0f8f0e6c1c57',
-    ...(code === 'cluster-busy' || code === 'operation-failed' ? { operation: `/v1/operations/${ID}` } : {}),
+    ...(WITH_OPERATION.has(code) ? { operation: `/v1/operations/${ID}` } : {}),
     ...(errors ? { errors: [...errors] } : {}),
   }
 }
@@ -240,4 +399,43 @@ const VIOLATIONS: { [C in ProblemCode]?: NonNullable<Problem['errors']> } = {
   'host-key-unconfirmed': [
     { pointer: '/nodes/0/ssh/hostKey', detail: `pg1 (192.0.2.11) offers ssh-ed25519 ${KEYS.pg1}` },
   ],
+}
+
+const settingsOfNode = (node: string): SettingsReport['nodes'][number] => ({
+  node,
+  pendingRestart: ['max_connections'],
+  settings: [
+    {
+      name: 'max_connections',
+      inEffect: '200',
+      wanted: 300,
+      computed: 200,
+      source: 'cluster',
+      pendingRestart: true,
+    },
+    {
+      name: 'shared_buffers',
+      inEffect: '2GB',
+      wanted: '2GB',
+      computed: '2GB',
+      source: 'computed',
+      because: 'a quarter of 8GB of RAM',
+      pendingRestart: false,
+    },
+    {
+      name: 'work_mem',
+      inEffect: '64MB',
+      wanted: '64MB',
+      computed: '9984kB',
+      source: 'cluster',
+      pendingRestart: false,
+    },
+  ],
+})
+
+export const exampleSettings: SettingsReport = {
+  cluster: 'orders',
+  workload: 'web',
+  nodes: [settingsOfNode('pg1'), settingsOfNode('pg2')],
+  observedAt: '2026-11-22T09:20:00.001Z',
 }

@@ -128,6 +128,66 @@ export const PROBLEMS = {
     example:
       'pg3 is a node of orders already: admin@192.0.2.13, port 22, host key SHA256:Zp1yq3m0WqUuG2qk5tS4y7nRr1dXb9c8VfHj6LwTaMs. Choose another name, or repeat it as it is there.',
   },
+  unchangeable: {
+    status: 409,
+    title: 'The cluster cannot be changed into what was described',
+    about:
+      'Nodes are removed with DELETE …/nodes/{n}, not by leaving them out; a port, a major version or the host of a node is not changed in place. `errors` points at each.',
+    example:
+      'orders cannot be made what this description says: /port is 5432 there. Nodes are removed with DELETE /v1/clusters/orders/nodes/{n}; a port, a major version or a host of a node cannot be changed in place.',
+  },
+  'confirmation-required': {
+    status: 409,
+    title: 'It has to be confirmed',
+    about:
+      'The call does harm that must be meant: connections are cut, or data are removed. `detail` says which. If that is meant, repeat the call with `confirm` set to the name that it is about. Nothing was done.',
+    example:
+      'pg1 is the primary: without it nobody can write, and no standby takes over by itself. If that is meant, repeat the call with confirm set to "pg1".',
+  },
+  cancelled: {
+    status: 409,
+    title: 'The operation was cancelled',
+    about:
+      'Somebody called it off: `operation` says who. POST /v1/operations/{id}/retry goes on from the step that it stopped at.',
+    example:
+      'It was cancelled by admin. Nothing more was started. Retry the operation to go on from the step that it stopped at.',
+  },
+  'plan-changed': {
+    status: 409,
+    title: 'The plan is not the one any more that was shown',
+    about:
+      'The request, the cluster or something on its hosts has changed since the dry run. Nothing was done. Make a new plan, read it, and repeat the call with its planId.',
+    example:
+      'The plan of bootstrap-cluster of orders is not the one any more that planId stands for: pg1/repmgr-conf now would run (/etc/repmgr.conf is missing or different). Somebody has changed the cluster, its hosts or the request since. Make a new plan with ?dryRun=true, read it, and repeat the call with its planId.',
+  },
+  'operation-ended': {
+    status: 409,
+    title: 'The operation has ended',
+    about: 'What has ended cannot be cancelled. `operation` says how it ended.',
+    example: '/v1/operations/op_01KAR3QJ7ZC0V7W0M2E9T1X5YB has succeeded: there is nothing to cancel.',
+  },
+  'not-retryable': {
+    status: 409,
+    title: 'The operation cannot be retried',
+    about: 'Only one that failed or was cancelled is tried again. `operation` says how it is.',
+    example: '/v1/operations/op_01KAR3QJ7ZC0V7W0M2E9T1X5YB has succeeded: there is nothing to retry.',
+  },
+  'retry-outdated': {
+    status: 409,
+    title: 'The operation is out of date',
+    about:
+      'Since it ended the cluster has been changed by another one, or was forgotten, and another cluster has its name now. `operation` is the later one where it is known. Nothing was done. Read the cluster, and ask anew for what is still wanted.',
+    example:
+      'orders has been changed by /v1/operations/op_01KAR3QJ7ZC0V7W0M2E9T1X5YB since /v1/operations/op_01KAR2M3V8D4J5N6P7Q8R9S0T1 ended: to go on with it could undo that. If it is still wanted, ask for it anew.',
+  },
+  'precondition-failed': {
+    status: 412,
+    title: 'The cluster is another one than If-Match says',
+    about:
+      'Somebody has changed its record since you read it. Read it again, and repeat the call with the new ETag if it is still wanted.',
+    example:
+      'orders is not any more as If-Match says. Read GET /v1/clusters/orders again, then repeat the call with its ETag.',
+  },
   'payload-too-large': {
     status: 413,
     title: 'The body is too large',
@@ -146,6 +206,14 @@ export const PROBLEMS = {
     about: '`errors` points at each contradiction.',
     example: '192.0.2.11 is also the host of nodes[0]; one node a host.',
   },
+  'setting-refused': {
+    status: 422,
+    title: 'A setting of PostgreSQL cannot be had',
+    about:
+      'PostgreSQL does not know it or does not take its value, or the cluster needs it as it is. `errors` points at each, with the reason in PostgreSQL’s own words. Nothing was written.',
+    example:
+      'work_mem on pg1: invalid value for parameter "work_mem": "64XB". Valid units for this parameter are "B", "kB", "MB", "GB", and "TB".',
+  },
   'host-key-unconfirmed': {
     status: 422,
     title: 'The host keys are not confirmed',
@@ -153,6 +221,14 @@ export const PROBLEMS = {
       'The service logs in only to hosts whose key somebody has confirmed. `errors` has the fingerprint that each host offers: compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host’s console, then repeat the call with it as `ssh.hostKey`.',
     example:
       'pg1 (192.0.2.11) offers ssh-ed25519 SHA256:kL4Sd0mNsCXzAVEoGUfOTlZeIkoQbBFNrHqJCrW9yZQ. Compare it with "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" on the host’s console, then repeat the call with it as ssh.hostKey.',
+  },
+  'idempotency-key-reused': {
+    status: 422,
+    title: 'The Idempotency-Key belongs to another request',
+    about:
+      'A key stands for one request: the same method, path, query and body, by the same token. Send another request with a key of its own.',
+    example:
+      'This Idempotency-Key has been used for another request. Send a new request with a new key, and a repetition exactly as the first time.',
   },
   'headers-too-large': {
     status: 431,

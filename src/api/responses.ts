@@ -1,11 +1,17 @@
 /** What routes answer with, apart from their own bodies: shared by all of them so that the contract says it once. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { type TSchema, Type } from 'typebox'
-import { isFinal, Operation } from '../operations/operation.js'
-import { exampleOperation, exampleProblem } from './examples.js'
+import { type Static, type TSchema, Type } from 'typebox'
+import type { WantedOperation } from '../cluster/operation-inputs.js'
+import { type Difference, isFinal, Operation, PLAN_ID, PlanPreview, Reference } from '../operations/operation.js'
+import { KeyReused } from '../store/once.js'
+import { type CreateConditions, RecordChanged } from '../store/operations.js'
+import { askerOf } from './asker.js'
+import { exampleOperation, examplePlan, exampleProblem } from './examples.js'
+import { onceOf } from './once.js'
+import { refuseStale, stale } from './preconditions.js'
 import { PROBLEMS, Problem, type ProblemCode, ProblemError, problemOfFailure } from './problems.js'
 import type { Services } from './services.js'
-import { operationText } from './text.js'
+import { operationText, planText } from './text.js'
 
 const RETRY_AFTER = { 'retry-after': { type: 'integer', description: 'Seconds until a repetition is worth while.' } }
 const CHALLENGE = { 'www-authenticate': { type: 'string', description: 'Always `Bearer realm="understudy"`.' } }
@@ -51,6 +57,10 @@ export const OF_OPERATIONS = [
   'operation-refused',
   'data-directory-not-empty',
   'operation-failed',
+  'cancelled',
+  'idempotency-key-reused',
+  'precondition-failed',
+  'plan-changed',
   'host-unreachable',
   'host-key-mismatch',
   'authentication-failed',
@@ -89,20 +99,45 @@ export const textOnly = (description: string, example: string, mediaType = 'text
 /** One of several things. Each has fields that the others lack, so exactly one fits. */
 export const oneOf = (...schemas: TSchema[]) => Type.Unsafe<unknown>({ oneOf: schemas })
 
+const REPLAYED = {
+  'idempotent-replayed': { type: 'string', description: '`true` where the Idempotency-Key had been used before.' },
+}
 export const LOCATION_OF_OPERATION = { type: 'string', description: 'Path of the operation.' }
 export const PREFERENCE_APPLIED = {
   'preference-applied': { type: 'string', description: 'The wait that was taken from `Prefer`.' },
 }
 
-export const accepted = answer('Accepted: a worker takes it up. Follow `Location`.', Operation, {
-  headers: {
-    location: LOCATION_OF_OPERATION,
-    'retry-after': { type: 'integer', description: 'Seconds until a look is worth while.' },
-    ...PREFERENCE_APPLIED,
+export const acceptedAs = (example: Operation) =>
+  answer('Accepted: a worker takes it up. Follow `Location`.', Operation, {
+    headers: {
+      location: LOCATION_OF_OPERATION,
+      'retry-after': { type: 'integer', description: 'Seconds until a look is worth while.' },
+      ...PREFERENCE_APPLIED,
+      ...REPLAYED,
+    },
+    example,
+    text: operationText(example),
+  })
+
+export const accepted = acceptedAs(exampleOperation('queued'))
+
+/** The 200 of a changing call. */
+export const planOrOutcome = answer(
+  'The plan (dry run), or the operation (it succeeded while you waited).',
+  oneOf(PlanPreview, Operation),
+  {
+    headers: {
+      location: { ...LOCATION_OF_OPERATION, description: 'Path of the operation; not on a dry run.' },
+      ...PREFERENCE_APPLIED,
+      ...REPLAYED,
+    },
+    examples: {
+      plan: { summary: 'Dry run: the plan', value: examplePlan },
+      succeeded: { summary: 'It succeeded while you waited', value: exampleOperation('succeeded') },
+    },
+    text: planText(examplePlan),
   },
-  example: exampleOperation('queued'),
-  text: operationText(exampleOperation('queued')),
-})
+)
 
 /** For routes without a query: an unknown parameter is refused there too. */
 export const NoQuery = Type.Object({}, { additionalProperties: false })
@@ -120,9 +155,24 @@ export const WaitQuery = Type.Object(
   { additionalProperties: false },
 )
 
+/** Of every changing call. With the plugin changing-calls it also takes an `Idempotency-Key`. */
+const OnOperationQuery = { wait: WaitQuery.properties.wait, reference: Type.Optional(Reference) }
+export const OperationChangeQuery = Type.Object(OnOperationQuery, { additionalProperties: false })
+
+/** Of a dry run. */
+const ExactPlan = Type.String({
+  pattern: PLAN_ID,
+  description:
+    'Do exactly this plan of a dry run, or nothing: the `planId` that it answered with. Where the request or the record of the cluster is another one ' +
+    'now, the call is refused; where something has changed on the hosts, the operation ends before its first step. Both are `plan-changed`.',
+  examples: ['plan_5f1c0b8d2e7a4496_9c1185a5c5e9fc54612808977ee8f548_x3Qa0-'],
+})
+
+/** Of a call that changes a cluster. With the plugin changing-calls it also takes an `If-Match`. */
 export const ChangeQuery = Type.Object(
   {
-    wait: WaitQuery.properties.wait,
+    ...OnOperationQuery,
+    planId: Type.Optional(ExactPlan),
     dryRun: Type.Optional(
       Type.Boolean({ description: 'Answer with the plan, every command and file in it, and do nothing.' }),
     ),
@@ -177,41 +227,116 @@ export async function awaitOperation(
   }
 }
 
-/** Queues an operation and answers: 202, or what it ended with if the caller waits. */
-export async function startOperation(
+/** With what is kept and shown of it: the node that it is about, and what the caller's description changes. */
+type Wanted = WantedOperation & { node?: string; differences?: Difference[] }
+
+/**
+ * What a changing call does: on a dry run it answers with the plan, otherwise it queues the operation and answers with
+ * 202, or with what it ended with if the caller waits.
+ */
+export async function answerChange(services: Services, request: FastifyRequest, reply: FastifyReply, wanted: Wanted) {
+  const query = request.query as Static<typeof ChangeQuery>
+  const { node, differences, ...operation } = wanted
+  const record = await services.store.clusters.get(operation.cluster.name)
+  const asSeen = refuseStale(request, record)
+  if (query.dryRun) {
+    const plan = await services.preview(operation, abortedWith(reply))
+    return sendEither(request, reply, differences === undefined ? plan : { ...plan, differences }, planText)
+  }
+  if (query.planId !== undefined) services.refuseOtherSubject(query.planId, operation)
+  const once = onceOf(request)
+  return startOperation(services, request, reply, wanted, {
+    ...(once ? { once } : {}),
+    ...(asSeen && record ? { clusterVersion: record.version } : {}),
+  })
+}
+
+async function startOperation(
   services: Services,
   request: FastifyRequest,
   reply: FastifyReply,
-  wanted: { type: Operation['type']; cluster: string; node?: string; input: unknown; wait: number },
+  wanted: Wanted,
+  conditions: CreateConditions,
 ) {
-  const { wait, ...rest } = wanted
-  const outcome = await services.store.operations.create({ ...rest, requestedBy: request.principal?.name ?? 'unknown' })
-  if ('conflict' in outcome) {
-    const operation = `/v1/operations/${outcome.conflict}`
-    throw new ProblemError(
-      'cluster-busy',
-      `Operation ${operation} is changing ${wanted.cluster} now. Wait for it with GET ${operation}?wait=60, then repeat the call.`,
+  const cluster = wanted.cluster.name
+  const { reference, planId } = request.query as Static<typeof ChangeQuery>
+  const { name, ...requestedFrom } = askerOf(request)
+  const outcome = await services.store.operations
+    .create(
       {
-        operation,
-        retryAfterSeconds: 10,
+        type: wanted.type,
+        cluster,
+        input: wanted.input,
+        requestedBy: name,
+        requestedFrom,
+        ...(wanted.node === undefined ? {} : { node: wanted.node }),
+        ...(wanted.differences === undefined ? {} : { differences: wanted.differences }),
+        ...(reference === undefined ? {} : { reference }),
+        ...(planId === undefined ? {} : { planId }),
       },
+      conditions,
     )
-  }
-  const { created } = outcome
+    .catch(async error => {
+      if (error instanceof RecordChanged) throw stale(await services.store.clusters.get(cluster))
+      throw refuseReuse(error)
+    })
+  if ('conflict' in outcome) throw busy(cluster, outcome.conflict)
+  const { created, repeated } = outcome
+  if (!repeated) await enqueue(services, request, created.id)
+  return answerOperation(services, request, reply, created.id, { repeated })
+}
+
+/** A repetition with its key is no error; with the key of another request it is. */
+export function refuseReuse(error: unknown): unknown {
+  if (!(error instanceof KeyReused)) return error
+  return new ProblemError(
+    'idempotency-key-reused',
+    'This Idempotency-Key has been used for another request. Send a new request with a new key, and a repetition exactly as the first time.',
+  )
+}
+
+export function busy(cluster: string, id: string): ProblemError {
+  const operation = `/v1/operations/${id}`
+  return new ProblemError(
+    'cluster-busy',
+    `Operation ${operation} is changing ${cluster} now. Wait for it with GET ${operation}?wait=60, then repeat the call.`,
+    { operation, retryAfterSeconds: 10 },
+  )
+}
+
+export async function enqueue(services: Services, request: FastifyRequest, id: string): Promise<void> {
   try {
-    await services.enqueue(created.id)
+    await services.enqueue(id)
   } catch (error) {
     // It is recorded: a worker finds it without the queue's help. To say "failed" now would be wrong.
-    request.log.warn({ err: error, operation: created.id }, 'not queued yet; a worker will find it')
+    request.log.warn({ err: error, operation: id }, 'not queued yet; a worker will find it')
   }
-  reply.header('location', `/v1/operations/${created.id}`)
-  const operation = wait > 0 ? await awaitOperation(services, created.id, wait, abortedWith(reply)) : created
-  if (operation?.error) {
+}
+
+/**
+ * Answers with an operation that was asked for: 202, or what it ended with where the caller waits, or where it is an
+ * answer that was given before.
+ */
+export async function answerOperation(
+  services: Services,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  id: string,
+  { repeated = false, cancelling = false }: { repeated?: boolean | undefined; cancelling?: boolean } = {},
+) {
+  const path = `/v1/operations/${id}`
+  reply.header('location', path)
+  if (repeated) reply.header('idempotent-replayed', 'true')
+  const wait = waitSeconds(request, reply, request.query as { wait?: number })
+  const operation = await awaitOperation(services, id, wait, abortedWith(reply))
+  if (!operation) throw new ProblemError('not-found', `${path} is not kept any more.`)
+  if (!isFinal(operation.state))
+    return sendEither(request, reply.code(202).header('retry-after', 2), operation, operationText)
+  if (operation.error && !cancelling) {
     const { code, detail } = problemOfFailure(operation.error)
-    throw new ProblemError(code, detail, { operation: `/v1/operations/${created.id}` })
+    throw new ProblemError(code, detail, { operation: path })
   }
-  if (operation?.state === 'succeeded') return sendEither(request, reply.code(200), operation, operationText)
-  return sendEither(request, reply.code(202).header('retry-after', 2), operation ?? created, operationText)
+  return sendEither(request, reply.code(200), operation, operationText)
 }
 
 /** Aborted when the caller hangs up, so that nothing goes on for nobody. */

@@ -1,8 +1,15 @@
 /** The same things as aligned text, for people at a terminal who ask for `text/plain`. */
 import Table from 'cli-table3'
+import type { Adoption } from '../cluster/adoption.js'
+import type { ArchiveStatus } from '../cluster/archive-status.js'
+import type { Checks } from '../cluster/checks.js'
+import type { Drift } from '../cluster/drift.js'
+import type { Forgotten } from '../cluster/forgotten.js'
 import type { Cluster } from '../cluster/model.js'
+import type { NodeDetail } from '../cluster/node-detail.js'
 import type { ClusterStatus } from '../cluster/status.js'
-import type { Operation, PlanPreview } from '../operations/operation.js'
+import type { Operation, PlanPreview, RequestRecord } from '../operations/operation.js'
+import type { AuditEvent } from '../store/event.js'
 import type { OperationEvent } from '../store/operations.js'
 
 const BARE = {
@@ -23,7 +30,7 @@ const BARE = {
   middle: '  ',
 }
 
-function table(head: string[], rows: (string | number | null | undefined)[][]): string {
+export function table(head: string[], rows: (string | number | null | undefined)[][]): string {
   const made = new Table({ head, chars: BARE, style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 } })
   made.push(
     ...rows.map(row => row.map(cell => (cell === null || cell === undefined || cell === '' ? '-' : String(cell)))),
@@ -86,8 +93,56 @@ export function statusText(status: ClusterStatus): string {
     '',
     table(['NODE', 'ROLE', 'STATE', 'UPSTREAM', 'TLI', 'LSN', 'LAG', 'DELAY', 'SYNC', 'HOST'], rows),
     ...(problems.length > 0 ? ['', ...problems] : []),
+    ...(status.archive === null ? [] : ['', archiveLine(status.archive)]),
     '',
   ].join('\n')
+}
+
+function archiveLine({
+  mode,
+  problem,
+  lastArchivedWal,
+  waitingSegments,
+  missing,
+  aloneSegments,
+}: ArchiveStatus): string {
+  const parts = [
+    `WAL archive (${mode}): last ${lastArchivedWal ?? 'none yet'}, ${waitingSegments} waiting`,
+    ...missing.map(({ node, segments }) => `${node} lacks ${segments}`),
+    ...(aloneSegments > 0 ? [`${aloneSegments} on the primary alone`] : []),
+    ...(problem === null ? [] : [problem]),
+  ]
+  return parts.join('; ')
+}
+
+export function nodeText({ cluster, record, status, observedAt }: NodeDetail): string {
+  const rows: [string, string | number | null][] = [
+    ['node', `${record.name} of ${cluster}`],
+    ['id', record.nodeId],
+    ['host', record.host],
+    ['ssh', `${record.ssh.user}, port ${record.ssh.port}, ${record.ssh.hostKey}`],
+    ['joined', record.joinedAt ?? 'not yet'],
+    ['role', status.role],
+    ['state', status.state],
+    ['upstream', status.upstream],
+    ['timeline', status.timeline],
+    ['lsn', status.lsn],
+    ['lag', status.lagBytes === null ? null : bytes(status.lagBytes)],
+    ['delay', status.lagMs === null ? null : `${status.lagMs} ms`],
+    ['slot', status.slot === null ? null : `${status.slot.name}, ${status.slot.active ? 'active' : 'not active'}`],
+    ['version', status.serverVersion],
+    ['started', status.startedAt],
+    ['problem', status.problem],
+    ['observed', observedAt],
+  ]
+  return `${rows.map(([name, value]) => `${name.padEnd(9)} ${value ?? '-'}`).join('\n')}\n`
+}
+
+export function forgottenText({ cluster, forgotten, remains }: Forgotten): string {
+  const title = forgotten
+    ? `${cluster} is forgotten; its servers go on as they were.`
+    : `${cluster} would be forgotten; its servers would go on as they are.`
+  return [title, '', ...remains.map(({ node, host, what }) => `${node} (${host}): ${what}`), ''].join('\n')
 }
 
 export function operationsText(operations: readonly Operation[]): string {
@@ -116,18 +171,32 @@ export function operationText(operation: Operation): string {
   return [
     `${type} of ${cluster}: ${state}. ${result?.summary ?? ''}`.trimEnd(),
     `/v1/operations/${id}`,
+    ...requestsText(operation),
     '',
     table(['STATE', 'NODE', 'STEP', 'TOOK', 'PROGRESS'], rows),
     ...(error === undefined
       ? []
       : [
           '',
-          `Failed (${error.code}, ${error.outcome}): ${error.detail}`,
+          `${state === 'cancelled' ? 'Cancelled' : 'Failed'} (${error.code}, ${error.outcome}): ${error.detail}`,
           `What to do: ${error.remedy}`,
           ...(error.output === undefined ? [] : ['', error.output]),
         ]),
     '',
   ].join('\n')
+}
+
+/** Who wanted what of it, where there is more to say than who asked for it. */
+function requestsText({ requestedBy, createdAt, reference, cancelRequest, retries, lastRetry }: Operation): string[] {
+  const by = (request: RequestRecord) =>
+    `${request.by} at ${request.at}${request.reference === undefined ? '' : ` (${request.reference})`}`
+  return [
+    ...(reference === undefined ? [] : [`Asked for by ${by({ by: requestedBy, at: createdAt, reference })}`]),
+    ...(lastRetry === undefined
+      ? []
+      : [`Retried ${retries === 1 ? 'once, ' : `${retries} times, last `}by ${by(lastRetry)}`]),
+    ...(cancelRequest === undefined ? [] : [`To be cancelled, says ${by(cancelRequest)}`]),
+  ]
 }
 
 export function planText(plan: PlanPreview): string {
@@ -151,9 +220,41 @@ export function planText(plan: PlanPreview): string {
   return [
     `${plan.operation} of ${plan.cluster}: ${plan.stepsThatWouldRun} of ${plan.steps.length} steps would change something (+ would run, = done already, ? proof)`,
     '',
+    ...(plan.differences ?? []).map(({ pointer, detail }) => `${pointer === '' ? plan.cluster : pointer} ${detail}`),
+    ...(plan.differences?.length ? [''] : []),
     ...lines,
     '',
+    `Exactly this, or nothing: repeat the call with planId=${plan.planId}`,
+    '',
   ].join('\n')
+}
+
+export function adoptionText({ cluster, missing, next }: Adoption): string {
+  const lacking = missing.length === 0 ? [] : ['', 'What is missing:', ...missing.map(line => `  ${line}`)]
+  return [clusterText(cluster).trimEnd(), ...lacking, '', next, ''].join('\n')
+}
+
+export function checksText({ cluster, verdict, items }: Checks): string {
+  const count = (of: Checks['verdict']) => items.filter(item => item.verdict === of).length
+  const rows = items.map(({ verdict: own, kind, from, to, detail }) => [own, kind, from, to, detail])
+  const remedies = new Set(items.flatMap(({ remedy }) => (remedy === undefined ? [] : [remedy])))
+  return [
+    `${cluster}: ${verdict} (${count('ok')} ok, ${count('warning')} warnings, ${count('failed')} failed)`,
+    '',
+    table(['VERDICT', 'CHECK', 'FROM', 'TO', 'FOUND'], rows),
+    ...(remedies.size === 0 ? [] : ['', 'What to do:', ...[...remedies].map(line => `  ${line}`)]),
+    '',
+  ].join('\n')
+}
+
+export function driftText(drift: Drift): string {
+  const checked = `${drift.checkedSteps} checks`
+  if (drift.inSync) return `${drift.cluster} is as its record says (${checked}).\n`
+  const lines = drift.items.flatMap(({ node, kind, detail, remedy }) => [
+    `${node ?? drift.cluster}  ${kind}  ${detail}`,
+    `    ${remedy}`,
+  ])
+  return [`${drift.cluster} is not as its record says (${checked}):`, '', ...lines, ''].join('\n')
 }
 
 /** A page as a table, and how to get the next one. */
@@ -168,6 +269,30 @@ export function operationsPageText({
   return `${operationsText(items)}${more}`
 }
 
+export function auditEventsText(events: readonly AuditEvent[]): string {
+  if (events.length === 0) return 'No events here.\n'
+  const rows = events.map(({ time, cluster, type, who, operation, summary }) => [
+    time,
+    cluster,
+    type,
+    who.address === undefined ? who.name : `${who.name} (${who.address})`,
+    operation,
+    summary,
+  ])
+  return `${table(['TIME', 'CLUSTER', 'EVENT', 'WHO', 'OPERATION', 'WHAT'], rows)}\n`
+}
+
+export function auditEventsPageText({
+  items,
+  nextCursor,
+}: {
+  items: readonly AuditEvent[]
+  nextCursor?: string
+}): string {
+  const more = nextCursor === undefined ? '' : `\nMore: the same with cursor=${nextCursor}\n`
+  return `${auditEventsText(items)}${more}`
+}
+
 /** Events as they go over the wire. */
 export function eventsText(events: readonly OperationEvent[]): string {
   return events.map(({ id, type, data }) => `id: ${id}\nevent: ${type}\ndata: ${JSON.stringify(data)}\n\n`).join('')
@@ -179,11 +304,15 @@ export function logLine({ id, type, data }: OperationEvent): string | undefined 
   if (type === 'log') return `${at} ${data.step} | ${data.line}`
   if (type === 'step') return `${at} ${data.id} ${data.state}${typeof data.note === 'string' ? `: ${data.note}` : ''}`
   if (type === 'state') {
-    const { state, result, error } = data as {
+    const { state, result, error, cancelRequest, retry } = data as {
       state: string
+      cancelRequest?: RequestRecord
+      retry?: RequestRecord
       result?: { summary: string }
       error?: { detail: string; remedy: string }
     }
+    if (cancelRequest) return `${at} ${state}, to be cancelled: ${cancelRequest.by} wants it`
+    if (retry) return `${at} ${state} again by ${retry.by}`
     return `${at} ${state}${result ? `: ${result.summary}` : error ? `: ${error.detail} ${error.remedy}` : ''}`
   }
   return undefined
@@ -207,6 +336,18 @@ function seconds(from: string | undefined, to: string | undefined): string | und
 
 function progressText(progress: Operation['steps'][number]['progress']): string | undefined {
   if (!progress) return undefined
-  const { doneBytes, totalBytes, percent } = progress
-  return `${bytes(doneBytes)}${totalBytes === undefined ? '' : ` of ${bytes(totalBytes)}`}${percent === undefined ? '' : ` (${percent.toFixed(0)}%)`}`
+  const { doneBytes, totalBytes, percent, rateBytesPerSecond, remainingSeconds } = progress
+  return [
+    `${bytes(doneBytes)}${totalBytes === undefined ? '' : ` of ${bytes(totalBytes)}`}${percent === undefined ? '' : ` (${percent.toFixed(0)}%)`}`,
+    ...(rateBytesPerSecond === undefined ? [] : [`${bytes(rateBytesPerSecond)}/s`]),
+    ...(remainingSeconds === undefined || remainingSeconds === 0 ? [] : [`${duration(remainingSeconds)} left`]),
+  ].join(', ')
+}
+
+/** `45 s`, `12 min`, `3 h 20 min`. */
+export function duration(seconds: number): string {
+  if (seconds < 100) return `${seconds} s`
+  const minutes = Math.round(seconds / 60)
+  if (minutes < 100) return `${minutes} min`
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`
 }

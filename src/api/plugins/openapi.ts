@@ -19,6 +19,7 @@ export const openapiPlugin = fp(
         servers: [{ url: '/', description: 'This service' }],
         tags: [
           { name: 'clusters', description: 'Describe, build and look at clusters' },
+          { name: 'nodes', description: 'One node at a time, and each step of the work by itself' },
           { name: 'hosts', description: 'What the service needs to log in to hosts' },
           { name: 'operations', description: 'What is being done, was done, and how it went' },
           { name: 'service', description: 'The service itself' },

@@ -1,33 +1,26 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { type Static, Type } from 'typebox'
-import {
-  Cluster,
-  ClusterName,
-  ClusterSpec,
-  differences,
-  inconsistencies,
-  NodeSpec,
-  newCluster,
-} from '../../cluster/model.js'
+import { Cluster, ClusterSpec, differences, newCluster, specInconsistencies } from '../../cluster/model.js'
 import { ClusterStatus } from '../../cluster/status.js'
 import { Operation, PlanPreview } from '../../operations/operation.js'
+import { askerOf } from '../asker.js'
 import {
   exampleCluster,
   exampleNewCluster,
-  exampleNode,
   exampleOperation,
   examplePlan,
   exampleSpec,
   exampleStatus,
 } from '../examples.js'
+import { ETAG, refuseStale, tagged } from '../preconditions.js'
 import { ProblemError } from '../problems.js'
 import {
   abortedWith,
   accepted,
   answer,
+  answerChange,
   ChangeQuery,
   COMMON,
-  LOCATION_OF_OPERATION,
   NoQuery,
   OF_OPERATIONS,
   oneOf,
@@ -35,15 +28,14 @@ import {
   PreferHeader,
   problemResponses,
   sendEither,
-  startOperation,
   WITH_BODY,
-  waitSeconds,
+  wantsText,
 } from '../responses.js'
 import type { Services } from '../services.js'
 import { clustersText, clusterText, planText, statusText } from '../text.js'
+import { ClusterParams, findCluster } from './find-cluster.js'
 import { confirmHostKeys } from './host-keys.js'
-
-const ClusterParams = Type.Object({ cluster: ClusterName }, { additionalProperties: false })
+import { refuseSettings } from './refuse-settings.js'
 
 const NewCluster = Type.Object(
   {
@@ -63,11 +55,6 @@ const NewCluster = Type.Object(
   },
 )
 
-const NewNode = Type.Object(NodeSpec.properties, {
-  ...NodeSpec,
-  'x-examples': { standby: { summary: 'A standby', value: exampleNode('pg3') } },
-})
-
 const ClusterList = Type.Object(
   { items: Type.Array(Cluster) },
   { additionalProperties: false, title: 'ClusterList', description: 'All clusters, by name.' },
@@ -79,11 +66,7 @@ const SUCCEEDED = { summary: 'It succeeded while you waited', value: exampleOper
 export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   const { store } = services
 
-  const find = async (name: string) => {
-    const cluster = await store.clusters.get(name)
-    if (!cluster) throw new ProblemError('not-found', `There is no cluster ${name}. GET /v1/clusters lists them.`)
-    return cluster
-  }
+  const find = (name: string) => findCluster(services, name)
 
   app.post(
     '/v1/clusters',
@@ -129,6 +112,7 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
             'cluster-exists',
             'cluster-busy',
             'inconsistent',
+            'setting-refused',
             'host-key-unconfirmed',
           ),
         },
@@ -137,28 +121,21 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
     async (request, reply) => {
       const { bootstrap = false, ...spec } = request.body
       const { dryRun = false } = request.query
-      const errors = inconsistencies(spec.nodes)
+      const errors = specInconsistencies(spec)
       if (errors.length > 0)
         throw new ProblemError('inconsistent', errors.map(({ detail }) => detail).join(' '), { errors })
+      refuseSettings(spec)
       const existing = await store.clusters.get(spec.name)
+      refuseStale(request, existing)
       if (existing) refuseAnother(spec, existing)
       await confirmHostKeys(services, spec.nodes, index => `/nodes/${index}/ssh/hostKey`)
       const described = existing ?? newCluster(spec, new Date().toISOString())
-      if (dryRun) {
-        const plan = await services.preview({ type: 'bootstrap-cluster', cluster: described }, abortedWith(reply))
-        return sendEither(request, reply, plan, planText)
-      }
-      const isNew = !existing && (await store.clusters.create(described))
+      const build = { type: 'bootstrap-cluster', cluster: described, input: {} } as const
+      if (dryRun) return answerChange(services, request, reply, build)
+      const isNew = !existing && (await store.clusters.create(described, askerOf(request)))
       // Somebody else may have described it meanwhile.
       if (!isNew) refuseAnother(spec, await find(spec.name))
-      if (bootstrap) {
-        return startOperation(services, request, reply, {
-          type: 'bootstrap-cluster',
-          cluster: spec.name,
-          input: {},
-          wait: waitSeconds(request, reply, request.query),
-        })
-      }
+      if (bootstrap) return answerChange(services, request, reply, build)
       const cluster = isNew ? described : await find(spec.name)
       reply.code(isNew ? 201 : 200).header('location', `/v1/clusters/${spec.name}`)
       return sendEither(request, reply, cluster, clusterText)
@@ -203,12 +180,20 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         params: ClusterParams,
         querystring: NoQuery,
         response: {
-          200: answer('The cluster.', Cluster, { example: exampleCluster, text: clusterText(exampleCluster) }),
+          200: answer('The cluster.', Cluster, {
+            headers: ETAG,
+            example: exampleCluster,
+            text: clusterText(exampleCluster),
+          }),
           ...problemResponses(...COMMON, 'not-found'),
         },
       },
     },
-    async (request, reply) => sendEither(request, reply, await find(request.params.cluster), clusterText),
+    async (request, reply) => {
+      const cluster = await find(request.params.cluster)
+      tagged(reply, cluster, wantsText(request))
+      return sendEither(request, reply, cluster, clusterText)
+    },
   )
 
   app.get(
@@ -235,91 +220,6 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
     async (request, reply) => {
       const status = await services.observe(await find(request.params.cluster), abortedWith(reply))
       return sendEither(request, reply, status, statusText)
-    },
-  )
-
-  app.post(
-    '/v1/clusters/:cluster/nodes',
-    {
-      config: { access: 'admin' },
-      schema: {
-        operationId: 'addStandby',
-        tags: ['clusters'],
-        summary: 'Add a standby',
-        description:
-          'Prepares a bare host, clones the primary onto it, starts it, registers it, and proves that it replicates.',
-        params: ClusterParams,
-        body: NewNode,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: answer(
-            'The plan (dry run), or the operation (it succeeded while you waited).',
-            oneOf(PlanPreview, Operation),
-            {
-              headers: {
-                location: { ...LOCATION_OF_OPERATION, description: 'Path of the operation; not on a dry run.' },
-                ...PREFERENCE_APPLIED,
-              },
-              examples: { plan: PLANNED, succeeded: SUCCEEDED },
-              text: planText(examplePlan),
-            },
-          ),
-          202: accepted,
-          ...problemResponses(
-            ...WITH_BODY,
-            ...OF_OPERATIONS,
-            'not-found',
-            'cluster-not-built',
-            'cluster-busy',
-            'node-exists',
-            'inconsistent',
-            'host-key-unconfirmed',
-          ),
-        },
-      },
-    },
-    async (request, reply) => {
-      const cluster = await find(request.params.cluster)
-      const node = request.body
-      if (cluster.builtAt === undefined) {
-        throw new ProblemError(
-          'cluster-not-built',
-          `${cluster.name} has not been built: POST /v1/clusters with its description and "bootstrap": true first.`,
-        )
-      }
-      const namesake = cluster.nodes.find(({ name }) => name === node.name)
-      const others = cluster.nodes.filter(({ name }) => name !== node.name)
-      const { hostKey, port = 22, user } = node.ssh
-      if (
-        namesake &&
-        (namesake.host !== node.host ||
-          namesake.ssh.port !== port ||
-          namesake.ssh.user !== user ||
-          (hostKey !== undefined && namesake.ssh.hostKey !== hostKey))
-      ) {
-        throw new ProblemError(
-          'node-exists',
-          `${node.name} is a node of ${cluster.name} already: ${namesake.ssh.user}@${namesake.host}, port ${namesake.ssh.port}, host key ${namesake.ssh.hostKey}. Choose another name, or repeat it as it is there.`,
-        )
-      }
-      const neighbour = others.find(({ host }) => host === node.host)
-      if (neighbour) {
-        const detail = `${node.host} is the host of ${neighbour.name} already; one node a host.`
-        throw new ProblemError('inconsistent', detail, { errors: [{ pointer: '/host', detail }] })
-      }
-      await confirmHostKeys(services, [node], () => '/ssh/hostKey')
-      if (request.query.dryRun) {
-        const plan = await services.preview({ type: 'add-standby', cluster, node }, abortedWith(reply))
-        return sendEither(request, reply, plan, planText)
-      }
-      return startOperation(services, request, reply, {
-        type: 'add-standby',
-        cluster: cluster.name,
-        node: node.name,
-        input: { node },
-        wait: waitSeconds(request, reply, request.query),
-      })
     },
   )
 }

@@ -1,10 +1,13 @@
+import { Readable } from 'node:stream'
 import { fastifySSE } from '@fastify/sse'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { ClusterName } from '../../cluster/model.js'
 import { isFinal, Operation, OperationId } from '../../operations/operation.js'
 import type { OperationEvent } from '../../store/operations.js'
+import { beginStream, idBefore, lastEventId } from '../event-stream.js'
 import { exampleEvents, exampleOperation } from '../examples.js'
+import { Instant, milliseconds } from '../instant.js'
 import { ProblemError } from '../problems.js'
 import {
   abortedWith,
@@ -33,7 +36,6 @@ const OperationPage = Type.Object(
 )
 
 const BATCH = 500
-const STREAM_ID = /^\d{1,16}-\d{1,10}$/
 
 export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   const { operations } = services.store
@@ -166,20 +168,12 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
     },
     async (request, reply) => {
       const { id } = await find(request.params.id)
-      const last = String(request.headers['last-event-id'] ?? '')
-      if (last !== '' && !STREAM_ID.test(last))
-        throw new ProblemError('bad-request', 'Last-Event-ID is not the id of an event, such as 1795338724402-0.', {
-          errors: [{ pointer: '/last-event-id', detail: 'must be the id of an event that was seen' }],
-        })
+      const last = lastEventId(request)
       const gone = abortedWith(reply)
-      // A proxy that collects the answer would turn live into late.
-      reply.header('x-accel-buffering', 'no')
-      // Now and not with the first event: who resumes where nothing happens must see that it is connected.
-      reply.sse.sendHeaders()
-      reply.raw.flushHeaders()
+      beginStream(reply)
       await reply.sse.send(
         (async function* () {
-          for await (const event of eventsOf(id, last === '' ? '0-0' : last, gone))
+          for await (const event of eventsOf(id, last ?? '0-0', gone))
             yield { id: event.id, event: event.type, data: event.data }
           yield { event: 'end', data: { state: (await find(id)).state } }
         })(),
@@ -212,28 +206,61 @@ export const operationRoutes: FastifyPluginAsyncTypebox<{ services: Services }> 
         tags: ['operations'],
         summary: 'Read an operation’s log as text',
         description:
-          'One line for each thing that happened or was printed by a host, without secrets. The last 20 000 are kept.',
+          'One line for each thing that happened or was printed by a host, without secrets. The last 20 000 are kept. ' +
+          'With `?follow=true` the answer goes on with each new line until the operation has ended.',
         params: OperationParams,
-        querystring: NoQuery,
+        querystring: Type.Object(
+          {
+            follow: Type.Optional(
+              Type.Boolean({ description: 'Go on until the operation has ended.', default: false }),
+            ),
+            tail: Type.Optional(
+              Type.Integer({ minimum: 0, maximum: 20_000, description: 'Of what is there already, this many lines.' }),
+            ),
+            since: Type.Optional(Instant('No line that is older than that.')),
+          },
+          { additionalProperties: false },
+        ),
         response: {
-          200: textOnly('The log so far.', exampleEvents.map(logLine).join('\n')),
+          200: textOnly('The log.', exampleEvents.map(logLine).join('\n')),
           ...problemResponses(...COMMON, 'not-found'),
         },
       },
     },
     async (request, reply) => {
       const { id } = await find(request.params.id)
-      const lines: string[] = []
-      for (let position = '0-0'; ; ) {
-        const batch = await operations.events(id, position, BATCH)
-        for (const event of batch) {
-          const line = logLine(event)
-          if (line !== undefined) lines.push(line)
-        }
-        position = batch.at(-1)?.id ?? position
-        if (batch.length < BATCH) break
-      }
-      return reply.type('text/plain; charset=utf-8').send(lines.length > 0 ? `${lines.join('\n')}\n` : '')
+      const { follow = false, tail, since } = request.query
+      const from = since === undefined ? '0-0' : idBefore(milliseconds(since))
+      reply.type('text/plain; charset=utf-8')
+      const { lines, position } = await logSoFar(id, from)
+      const begun = `${lines.slice(Math.max(0, lines.length - (tail ?? lines.length))).join('')}`
+      // A HEAD would wait for the end of an answer that it does not get.
+      if (!follow || request.method === 'HEAD') return reply.send(begun)
+      const gone = abortedWith(reply)
+      reply.header('x-accel-buffering', 'no')
+      const text = Readable.from(
+        (async function* () {
+          yield begun
+          for await (const event of eventsOf(id, position, gone)) yield lineOf(event)
+        })(),
+      )
+      // To the contract, and to the types that are made from it, it is a text all the same.
+      return reply.send(text as unknown as string)
     },
   )
+
+  async function logSoFar(id: string, after: string): Promise<{ lines: string[]; position: string }> {
+    const lines: string[] = []
+    for (let position = after; ; ) {
+      const batch = await operations.events(id, position, BATCH)
+      lines.push(...batch.map(lineOf).filter(line => line !== ''))
+      position = batch.at(-1)?.id ?? position
+      if (batch.length < BATCH) return { lines, position }
+    }
+  }
+}
+
+const lineOf = (event: OperationEvent) => {
+  const line = logLine(event)
+  return line === undefined ? '' : `${line}\n`
 }
