@@ -29,10 +29,13 @@ t.test('without any setting', async t => {
     redisUrl: undefined,
     masterKeyFile: undefined,
     ssh: { keyFile: undefined, agent: undefined },
+    controllerAddresses: [],
     logLevel: 'info',
     workerConcurrency: 8,
+    workerLeaseMs: 10_000,
     bodyLimitBytes: 1_048_576,
     shutdownGraceMs: 20_000,
+    retention: { operationDays: 90, eventDays: 400 },
   }
   t.strictSame(readConfig({}), defaults)
   t.strictSame(
@@ -53,10 +56,14 @@ t.test('every setting', async t => {
       UNDERSTUDY_MASTER_KEY_FILE: '/run/secrets/key',
       UNDERSTUDY_SSH_KEY_FILE: '/run/secrets/ssh',
       UNDERSTUDY_SSH_AGENT: '/run/agent',
+      UNDERSTUDY_CONTROLLER_ADDRESSES: '10.0.0.7,10.1.0.0/28,api.example.net',
       UNDERSTUDY_LOG_LEVEL: 'debug',
       UNDERSTUDY_WORKER_CONCURRENCY: '3',
+      UNDERSTUDY_WORKER_LEASE_MS: '2500',
       UNDERSTUDY_BODY_LIMIT_BYTES: '2048',
       UNDERSTUDY_SHUTDOWN_GRACE_MS: '0',
+      UNDERSTUDY_OPERATION_RETENTION_DAYS: '7',
+      UNDERSTUDY_EVENT_RETENTION_DAYS: '30',
     }),
     {
       roles: { api: false, worker: true },
@@ -65,12 +72,16 @@ t.test('every setting', async t => {
       redisUrl: 'rediss://user:pw@redis.example:6380/1',
       masterKeyFile: '/run/secrets/key',
       ssh: { keyFile: '/run/secrets/ssh', agent: '/run/agent' },
+      controllerAddresses: ['10.0.0.7', '10.1.0.0/28', 'api.example.net'],
       logLevel: 'debug',
       workerConcurrency: 3,
+      workerLeaseMs: 2500,
       bodyLimitBytes: 2048,
       shutdownGraceMs: 0,
+      retention: { operationDays: 7, eventDays: 30 },
     },
   )
+  t.match(problemsOf({ UNDERSTUDY_CONTROLLER_ADDRESSES: '10.0.0.1/8' }), /Write 10\.0\.0\.0\/8/)
   t.strictSame(readConfig({ UNDERSTUDY_SOCKET: '/run/understudy.sock', UNDERSTUDY_PORT: '80' }).listen, {
     path: '/run/understudy.sock',
   })
@@ -85,17 +96,28 @@ t.test('every setting', async t => {
 
 t.test('a wrong value names its setting, the value, and what it may be', async t => {
   const wrong: Record<string, string[]> = {
+    UNDERSTUDY_OPERATION_RETENTION_DAYS: ['0', '-1', '1.5', 'forever'],
+    UNDERSTUDY_EVENT_RETENTION_DAYS: ['0', '40000'],
     UNDERSTUDY_ROLES: ['', 'monitor', 'api,', 'api worker', 'API'],
     UNDERSTUDY_HOST: [''],
     UNDERSTUDY_PORT: ['', 'x', '-1', '65536', '80.5', '0x50', ' ', '7433 '],
     UNDERSTUDY_SOCKET: ['', 'run/x.sock', `/${'x'.repeat(107)}`],
     UNDERSTUDY_STATE_DIR: ['', 'state', './state'],
-    REDIS_URL: ['', 'localhost:6379', 'http://redis', 'unix:redis.sock'],
+    REDIS_URL: [
+      '',
+      'localhost:6379',
+      'http://redis',
+      'unix:redis.sock',
+      'redis+sentinel://host:26379',
+      'redis+sentinel:///name',
+    ],
     UNDERSTUDY_MASTER_KEY_FILE: ['', 'key'],
     UNDERSTUDY_SSH_KEY_FILE: ['id_ed25519'],
     UNDERSTUDY_SSH_AGENT: ['agent'],
+    UNDERSTUDY_CONTROLLER_ADDRESSES: ['10.0.0.1/8', ',', '10.0.0.1,', '10.0.0.1 10.0.0.2', '10.1', '!'],
     UNDERSTUDY_LOG_LEVEL: ['', 'verbose', 'INFO'],
     UNDERSTUDY_WORKER_CONCURRENCY: ['0', '101', 'many', 'true'],
+    UNDERSTUDY_WORKER_LEASE_MS: ['999', '600001', '10s'],
     UNDERSTUDY_BODY_LIMIT_BYTES: ['1023', '1MB', '1e10'],
     UNDERSTUDY_SHUTDOWN_GRACE_MS: ['-1', '3600001'],
   }

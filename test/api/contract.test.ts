@@ -9,6 +9,7 @@ import fc from 'fast-check'
 import type { InjectOptions, LightMyRequestResponse } from 'fastify'
 import { createGeneratorSync, type JsonSchema } from 'json-schema-faker'
 import t from 'tap'
+import type { NodeSpec } from '../../src/cluster/model.js'
 import { repmgrPassword } from '../../src/store/secrets.js'
 import { startApp } from '../fixtures/app.js'
 import type { Contract, ContractOperation, Parameter, Schema } from './fixtures/contract.js'
@@ -57,10 +58,16 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
   }
 
   // A world in which every operation finds something.
-  // Beside the one host that requests name.
-  await built(test, 'orders', [node('pg1', { host: '127.0.0.2' })])
-  await built(test, 'accounts')
-  await store.secrets.getOrCreate(repmgrPassword('orders'), () => 'secret')
+  const WORLD = [
+    // Beside the one host that requests name.
+    ['orders', [node('pg1', { host: '127.0.0.2' })]],
+    ['accounts', [node('pg1')]],
+  ] as const
+  const restore = async (name: string, nodes: readonly NodeSpec[]) => {
+    if (!(await store.clusters.get(name))) await built(test, name, [...nodes])
+    await store.secrets.getOrCreate(repmgrPassword(name), () => 'secret')
+  }
+  for (const [name, nodes] of WORLD) await restore(name, nodes)
   await app.inject({
     method: 'POST',
     url: '/v1/clusters',
@@ -92,7 +99,7 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
     return made
   }
 
-  const faker = createGeneratorSync({ seed: SEED, maxDefaultItems: 1, optionalsProbability: 0.6 })
+  const faker = createGeneratorSync({ seed: SEED, maxDefaultItems: 1, optionalsProbability: 0.6, maxDepth: 20 })
   function fake(schema: Schema): unknown {
     const check = fits(schema)
     for (let attempt = 0; attempt < 50; attempt += 1) {
@@ -119,9 +126,14 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
 
   function goodParameter({ name: called, schema, in: place }: Parameter): string {
     if (called === 'cluster') return name()
+    if (called === 'confirm')
+      return pick(schema.description?.toString().includes('cluster') ? 'orders' : 'pg1', String(fake(schema)))
+    if (called === 'node') return pick('pg1', 'pg1', String(fake(schema)))
     if (called === 'id' || called === 'cursor') return pick(pick(...ids), pick(...ids), String(fake(schema)))
     if (called === 'code') return pick('bad-request', 'cluster-busy', 'nothing', String(fake(schema)))
     if (called === 'prefer') return pick('wait=0', 'respond-async', 'respond-async, wait=0', 'handling=lenient')
+    if (called === 'idempotency-key') return pick('"once"', ...Array.from({ length: 4 }, () => one(fc.uuid())))
+    if (called === 'if-match') return pick('*', '*', '"1-x"', 'W/"1-x", *')
     return place === 'header' ? ascii(String(fake(schema))) : String(fake(schema))
   }
 
@@ -131,18 +143,27 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
       const place = { path: wanted.params, query: wanted.query, header: wanted.headers }[parameter.in]
       if (parameter.required || pick(true, false)) place[parameter.name] = goodParameter(parameter)
     }
+    if (operation.operationId === 'deleteCluster' && pick(true, false))
+      Object.assign(wanted.query, { destroy: 'true', confirm: wanted.params.cluster, dryRun: 'false' })
+    if (wanted.params.node !== undefined) wanted.params.cluster = pick('orders', 'orders', 'accounts', name())
     const accept = pick('application/json', 'text/plain', '*/*', 'text/plain;q=0.9, application/json', undefined)
     if (accept !== undefined) wanted.headers.accept = accept
     const schema = operation.requestBody?.content['application/json']?.schema
     if (schema) {
-      const body = fake(schema) as Record<string, unknown>
+      let body = fake(schema) as Record<string, unknown>
       if (operation.operationId === 'createCluster') {
         body.name = name()
         // More than one node on one host is refused, and every host is this one.
         if (pick(true, true, false)) body.nodes = (body.nodes as unknown[]).slice(0, 1)
-        if (pick(true, false)) Object.assign(body, { ...spec(body.name as string), bootstrap: pick(true, false) })
+        if (pick(true, false)) body = { ...spec(body.name as string), bootstrap: pick(true, false) }
       }
-      if (operation.operationId === 'addStandby') wanted.params.cluster = pick('orders', 'orders', 'accounts', name())
+      if (operation.operationId === 'addNode') {
+        wanted.params.cluster = pick('orders', 'orders', 'accounts', name())
+        // A place made up at random is hardly ever one that can be had.
+        for (const option of ['kind', 'upstream', 'applyDelayMs', 'priority', 'settings'])
+          if (pick(true, true, false)) delete body[option]
+        if (pick(true, false)) body = { ...node(`n${pick(1, 2, 3, 4, 5, 6, 7, 8, 9)}x`) }
+      }
       wanted.body = JSON.stringify(body)
       wanted.headers['content-type'] = pick('application/json', 'application/json; charset=utf-8')
     }
@@ -268,7 +289,10 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
   async function send(target: (typeof operations)[number], wanted: Wanted): Promise<void> {
     const { method, path, operation } = target
     const tamed = wanted.body === undefined ? undefined : tameText(wanted.body)
-    const query = Object.entries(wanted.query).map(([key, value]) => [key, key === 'wait' ? brief(value) : value])
+    const query = Object.entries(wanted.query).map(([key, value]) => [
+      key,
+      key === 'wait' ? brief(value) : key === 'follow' && value === 'true' ? 'false' : value,
+    ])
     const url =
       path.replaceAll(/\{(\w+)\}/g, (_, called) => encodeURIComponent(wanted.params[called] ?? '')) +
       (query.length > 0
@@ -293,8 +317,16 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
         answer: { status: response.statusCode, headers: response.headers, body: response.body.slice(0, 2000) },
       })
     }
+    // What it has deleted is wanted by those that come after it.
+    if (response.statusCode === 200 && operation.operationId === 'deleteCluster') {
+      const { cluster } = response.body.startsWith('{') ? response.json() : { cluster: wanted.params.cluster }
+      for (const [name, nodes] of WORLD) if (name === cluster) await restore(name, nodes)
+    }
     // Lets some operations end, so that their clusters are not busy for ever.
-    if (response.statusCode === 202 && (operation.operationId === 'addStandby' || pick(true, true, false))) {
+    if (
+      response.statusCode === 202 &&
+      (/nodes|deleteCluster/.test(target.path + operation.operationId) || pick(true, true, false))
+    ) {
       const id = String(response.headers.location).split('/').at(-1) ?? ''
       await finish(test, id, pick(undefined, failure))
       ids.push(id)
@@ -366,8 +398,9 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
     if (!check(asObject('path'), wanted.params)) return false
     // Balancers add parameters of their own when they ask for health.
     if (!isPublic && !check(asObject('query'), query)) return false
+    if (!check({ ...asObject('header'), additionalProperties: true }, wanted.headers)) return false
     const last = wanted.headers['last-event-id']
-    if (last !== undefined) return false
+    if (last !== undefined && !check(asObject('header'), { 'last-event-id': last })) return false
     const schema = operation.requestBody?.content['application/json']?.schema
     if (!schema) return true
     const text = String(request.payload)
@@ -385,9 +418,16 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
     for (let at = 0; at < BROKEN; at += 1) await send(target, broken(target))
   }
 
-  for (const [path, methods] of Object.entries(contract.paths)) {
+  // A path with a name in it may also fit another one that has a word there.
+  const like = (path: string) => new RegExp(`^${path.replaceAll(/\{\w+\}/g, '[^/]+')}$`)
+  for (const path of Object.keys(contract.paths)) {
+    const methods = Object.assign(
+      {},
+      ...Object.entries(contract.paths).flatMap(([other, of]) => (like(other).test(path) ? [of] : [])),
+    )
     const url = path
       .replace('{cluster}', 'orders')
+      .replace('{node}', 'pg1')
       .replace('{id}', ids[0] ?? '')
       .replace('{code}', 'not-found')
     const has = Object.keys(methods).map(method => method.toUpperCase())
@@ -414,7 +454,12 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
   // The requests are no good if they only ever meet one answer.
   const expected: Record<string, number[]> = {
     createCluster: [200, 201, 202, 400, 401, 409, 413, 415, 422, 502],
-    addStandby: [202, 400, 401, 404, 409, 413, 415, 422, 502],
+    addNode: [202, 400, 401, 404, 409, 413, 415, 422, 502],
+    getNode: [200, 400, 401, 404],
+    removeNode: [202, 400, 401, 404, 409, 422],
+    deleteCluster: [200, 202, 400, 401, 404, 409, 422],
+    provisionNode: [202, 400, 401, 404, 413, 415, 502],
+    stopNode: [202, 400, 401, 404, 409, 413, 415, 502],
     scanHostKeys: [400, 401, 413, 415, 502],
     getCluster: [200, 400, 401, 404],
     getClusterStatus: [200, 400, 401, 404],
@@ -422,6 +467,7 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
     listOperations: [200, 400, 401],
     getOperation: [200, 400, 401, 404],
     getOperationLog: [200, 400, 401, 404],
+    listEvents: [200, 400, 401],
     getSshKey: [200, 400, 401],
     explainProblem: [200, 404],
   }

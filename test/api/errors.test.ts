@@ -44,7 +44,7 @@ t.test('errors of a request', async t => {
   t.test('another method: 405 with Allow', async t => {
     for (const [method, url, allow] of [
       ['DELETE', '/v1/clusters', 'GET, HEAD, POST'],
-      ['PUT', '/v1/clusters/orders', 'GET, HEAD'],
+      ['PATCH', '/v1/clusters/orders', 'DELETE, GET, HEAD, PUT'],
       ['GET', '/v1/clusters/orders/nodes', 'POST'],
       ['PATCH', '/v1/operations/op_1', 'GET, HEAD'],
       ['HEAD', '/v1/operations/op_1/events', 'GET'],

@@ -65,7 +65,7 @@ t.test('every operation tells a client developer what it needs', async t => {
     )
 
     const media: [string, Media][] = Object.entries(operation.requestBody?.content ?? {})
-    t.equal(media.length, method === 'post' ? 1 : 0, `${name}: body`)
+    t.ok(media.length <= (['post', 'put', 'patch'].includes(method) ? 1 : 0), `${name}: body`)
     const succeeds = Object.keys(operation.responses).some(status => status.startsWith('2'))
     t.ok(succeeds, `${name}: an answer when all is well`)
     for (const [status, response] of Object.entries(operation.responses)) {

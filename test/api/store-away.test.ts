@@ -7,7 +7,7 @@ import { node, problemOf, queued, spec, told } from './fixtures/requests.js'
 function requests({ app }: TestApp, id: string) {
   const bodies: Record<string, object> = {
     createCluster: { ...spec('orders'), bootstrap: true },
-    addStandby: node('pg2', { host: '127.0.0.2' }),
+    addNode: node('pg2', { host: '127.0.0.2' }),
     scanHostKeys: { host: '127.0.0.1', port: 1 },
   }
   const { paths } = app.swagger() as unknown as {

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { type Cluster, newCluster } from '../../src/cluster/model.js'
-import { describeStatus, type Observation, type Probe, slotName } from '../../src/cluster/status.js'
+import { type ReplicationSlot, slotName } from '../../src/cluster/slot.js'
+import { describeStatus, type Observation, type Probe } from '../../src/cluster/status.js'
 
 const OURS = '7300000000000000001'
 const THEIRS = '7300000000000000002'
@@ -30,6 +31,14 @@ const stream = (applicationName: string, change: Partial<Stream> = {}): Stream =
   replayLagMs: 3,
   ...change,
 })
+const slot = (nodeId: number, change: Partial<ReplicationSlot> = {}): ReplicationSlot => ({
+  name: slotName(nodeId),
+  active: true,
+  retainedBytes: 0,
+  walStatus: 'reserved',
+  safeWalBytes: 10_000_000_000,
+  ...change,
+})
 const common = {
   systemIdentifier: OURS,
   serverVersion: '15.18',
@@ -46,10 +55,7 @@ const primary = (node: string, change: Partial<Observation> = {}): Probe => ({
     currentLsn: '0/5000000',
     replayAgeMs: null,
     streams: [stream('pg2'), stream('pg3')],
-    slots: [
-      { name: 'repmgr_slot_2', active: true, retainedBytes: 100 },
-      { name: 'repmgr_slot_3', active: true, retainedBytes: 0 },
-    ],
+    slots: [slot(2, { retainedBytes: 100 }), slot(3)],
     ...change,
   },
 })
@@ -71,6 +77,17 @@ const detached = (node: string, change: Partial<Observation> = {}): Probe => {
   return probe
 }
 const down = (node: string): Probe => ({ node, failure: { reason: 'refused', detail: `${node} refused` } })
+
+const witness = (node: string): Probe => ({
+  node,
+  observation: { ...common, systemIdentifier: THEIRS, inRecovery: false, currentLsn: '0/1500000', replayAgeMs: null },
+})
+const withThird = (change: Partial<Cluster['nodes'][number]>): Cluster => ({
+  ...built,
+  nodes: built.nodes.map(node => (node.name === 'pg3' ? { ...node, ...change } : node)),
+})
+const cascaded = withThird({ upstream: 'pg2' })
+const watched = withThird({ kind: 'witness' })
 
 interface Situation {
   cluster?: Cluster
@@ -179,7 +196,7 @@ const situations: Record<string, Situation> = {
     probes: [
       primary('pg1', {
         streams: [stream('pg3')],
-        slots: [{ name: 'repmgr_slot_2', active: false, retainedBytes: 5_000_000 }],
+        slots: [slot(2, { active: false, retainedBytes: 5_000_000 })],
       }),
       detached('pg2', { receivedLsn: '0/4000000', replayedLsn: '0/4000000', replayAgeMs: 3_600_000 }),
       standby('pg3'),
@@ -195,7 +212,7 @@ const situations: Record<string, Situation> = {
         lagMs: 3_600_000,
         syncState: null,
         slot: { name: 'repmgr_slot_2', active: false, retainedBytes: 5_000_000 },
-        problem: /stream from the primary is down/,
+        problem: /stream from pg1 is down/,
       },
     },
   },
@@ -297,14 +314,128 @@ const situations: Record<string, Situation> = {
     primary: null,
     nodes: { pg2: { state: 'streaming', upstream: 'pg1', lagBytes: null, lagMs: 0 } },
   },
-  'cascaded: the third follows the second': {
+  'cascaded: the third follows the second, as it is described': {
+    cluster: cascaded,
+    probes: [
+      primary('pg1', { streams: [stream('pg2')], slots: [slot(2)] }),
+      standby('pg2', { streams: [stream('pg3')], slots: [slot(3, { retainedBytes: 7 })] }),
+      standby('pg3', {}, '10.0.0.2'),
+    ],
+    code: 'healthy',
+    nodes: {
+      pg3: { upstream: 'pg2', state: 'streaming', lagBytes: 0, syncState: 'async', slot: { retainedBytes: 7 } },
+    },
+  },
+  'cascaded: the lag is counted from the primary': {
+    cluster: cascaded,
+    probes: [
+      primary('pg1', { streams: [stream('pg2')] }),
+      standby('pg2', { streams: [stream('pg3')], receivedLsn: '0/4000000', replayedLsn: '0/4000000' }),
+      standby('pg3', { receivedLsn: '0/4000000', replayedLsn: '0/4000000' }, '10.0.0.2'),
+    ],
+    code: 'healthy',
+    nodes: { pg3: { lagBytes: 0x1000000 } },
+  },
+  'cascaded: its upstream is down, and both are told': {
+    cluster: cascaded,
+    probes: [primary('pg1', { streams: [], slots: [slot(2, { active: false })] }), down('pg2'), detached('pg3')],
+    code: 'standby_down',
+    detail: /pg2 does not answer\. pg3 receives no WAL: pg2, which it streams from, does not answer/,
+    nodes: {
+      pg2: { slot: { active: false } },
+      pg3: { state: 'detached', slot: null, problem: /stream from pg2 is down/ },
+    },
+  },
+  'cascaded: what it streams from has lost its WAL': {
+    cluster: cascaded,
+    probes: [
+      primary('pg1', { streams: [stream('pg2')] }),
+      standby('pg2', { slots: [slot(3, { active: false, walStatus: 'lost' })] }),
+      detached('pg3'),
+    ],
+    code: 'slot_lost',
+    detail: /pg2 has removed WAL that pg3 had not received/,
+  },
+  'cascaded: it streams from another node than is described': {
+    cluster: cascaded,
+    probes: [primary('pg1'), standby('pg2'), standby('pg3')],
+    code: 'standby_detached',
+    detail: /pg3 streams from pg1, and is to stream from pg2: repmgr standby follow --upstream-node-id=2 on it/,
+    nodes: {
+      pg3: { state: 'streaming', upstream: 'pg1', slot: { name: 'repmgr_slot_3' }, problem: /is to stream from pg2/ },
+    },
+  },
+  'cascaded: the one that it streams from became the primary': {
+    cluster: cascaded,
+    probes: [
+      standby('pg1', {}, '10.0.0.2'),
+      primary('pg2', { streams: [stream('pg1'), stream('pg3')], slots: [slot(1), slot(3)] }),
+      standby('pg3', {}, '10.0.0.2'),
+    ],
+    code: 'healthy',
+    primary: 'pg2',
+    nodes: { pg1: { slot: { name: 'repmgr_slot_1' } }, pg3: { upstream: 'pg2' } },
+  },
+  'cascaded: that it still follows says nothing of the primary': {
+    cluster: cascaded,
+    probes: [down('pg1'), down('pg2'), standby('pg3', {}, '10.0.0.2')],
+    code: 'no_primary',
+    primary: null,
+  },
+  'one streams from another standby, and nobody asked for that': {
     probes: [
       primary('pg1', { streams: [stream('pg2')] }),
       standby('pg2', { streams: [stream('pg3')] }),
       standby('pg3', {}, '10.0.0.2'),
     ],
+    code: 'standby_detached',
+    detail: /pg3 streams from pg2, and is to stream from pg1/,
+    nodes: { pg3: { upstream: 'pg2', state: 'streaming', lagBytes: 0, syncState: 'async' } },
+  },
+  'delayed: what waits its time is no trouble': {
+    probes: [
+      primary('pg1'),
+      standby('pg2', { replayedLsn: '0/4000000', replayAgeMs: 3_601_000, applyDelayMs: 3_600_000 }),
+      standby('pg3', { applyDelayMs: 0 }),
+    ],
     code: 'healthy',
-    nodes: { pg3: { upstream: 'pg2', state: 'streaming', lagBytes: 0, syncState: null } },
+    nodes: {
+      pg2: { lagBytes: 0, lagMs: 3_601_000, applyDelayMs: 3_600_000, problem: null },
+      pg3: { applyDelayMs: null },
+    },
+  },
+  'a witness is neither a primary nor foreign': {
+    cluster: watched,
+    probes: [primary('pg1'), standby('pg2'), witness('pg3')],
+    code: 'healthy',
+    nodes: { pg3: { role: 'witness', state: 'running', upstream: 'pg1', lsn: null, lagBytes: null, slot: null } },
+  },
+  'a witness that is asked first does not say which cluster this is': {
+    cluster: { ...watched, nodes: [...watched.nodes].reverse(), systemIdentifier: undefined } as never,
+    probes: [witness('pg3'), primary('pg1', { streams: [] }), down('pg2')],
+    code: 'standby_down',
+    systemIdentifier: OURS,
+  },
+  'a witness is down': {
+    cluster: watched,
+    probes: [primary('pg1'), standby('pg2'), down('pg3')],
+    code: 'witness_down',
+    detail: /^pg3, the witness, does not answer\.$/,
+    nodes: { pg3: { role: 'witness', state: 'unreachable', problem: 'pg3 refused' } },
+  },
+  'only the witness is left': {
+    cluster: watched,
+    probes: [down('pg1'), down('pg2'), witness('pg3')],
+    code: 'no_primary',
+    primary: null,
+    nodes: { pg3: { role: 'witness', upstream: null } },
+  },
+  'a witness that holds a copy of the data is none': {
+    cluster: watched,
+    probes: [primary('pg1'), standby('pg2'), standby('pg3')],
+    code: 'foreign_node',
+    detail: /pg3/,
+    nodes: { pg3: { role: 'unknown', state: 'foreign', problem: /described as a witness/ } },
   },
   'the upstream is no node of ours': {
     probes: [primary('pg1'), standby('pg2', {}, '192.0.2.99'), standby('pg3')],
@@ -357,14 +488,48 @@ const situations: Record<string, Situation> = {
     code: 'healthy',
     nodes: { pg2: { syncState: 'sync' }, pg3: { syncState: 'potential' } },
   },
-  'a slot whose WAL is gone': {
+  'a slot whose WAL is gone, and a standby that is away: it cannot come back': {
     probes: [
-      primary('pg1', { slots: [{ name: 'repmgr_slot_2', active: false, retainedBytes: null }] }),
+      primary('pg1', {
+        streams: [stream('pg3')],
+        slots: [slot(2, { active: false, retainedBytes: null, walStatus: 'lost', safeWalBytes: null }), slot(3)],
+      }),
+      down('pg2'),
+      standby('pg3'),
+    ],
+    code: 'slot_lost',
+    detail: /^pg1 has removed WAL that pg2 .* cloned anew.* pg2 does not answer\.$/,
+    nodes: { pg2: { state: 'unreachable', slot: { walStatus: 'lost', retainedBytes: null } } },
+  },
+  'a slot whose WAL is gone, and a standby that asks for it in vain': {
+    probes: [
+      primary('pg1', { streams: [stream('pg3')], slots: [slot(2, { active: false, walStatus: 'lost' }), slot(3)] }),
+      detached('pg2'),
+      standby('pg3'),
+    ],
+    code: 'slot_lost',
+    detail: /pg2 receives no WAL/,
+    nodes: { pg2: { state: 'detached', problem: /stream from pg1 is down.*has removed WAL.*cloned anew/ } },
+  },
+  'a slot that is about to lose what its standby needs': {
+    probes: [
+      primary('pg1', { slots: [slot(2, { walStatus: 'unreserved', safeWalBytes: -4_000_000 }), slot(3)] }),
       standby('pg2'),
       standby('pg3'),
     ],
+    code: 'slot_at_risk',
+    detail: /pg1 is about to remove WAL that pg2 needs.*raise max_slot_wal_keep_size on pg1/,
+    nodes: { pg2: { state: 'streaming', slot: { safeWalBytes: -4_000_000 }, problem: /past max_slot_wal_keep_size/ } },
+  },
+  'a slot that keeps more than usual is a slot that does its work': {
+    probes: [primary('pg1', { slots: [slot(2, { walStatus: 'extended' }), slot(3)] }), standby('pg2'), standby('pg3')],
     code: 'healthy',
-    nodes: { pg2: { slot: { retainedBytes: null } }, pg3: { slot: null } },
+    nodes: { pg2: { slot: { walStatus: 'extended' }, problem: null } },
+  },
+  'a standby without a slot': {
+    probes: [primary('pg1', { slots: [slot(2)] }), standby('pg2'), standby('pg3')],
+    code: 'healthy',
+    nodes: { pg3: { slot: null } },
   },
   'one node alone': {
     cluster: { ...built, nodes: built.nodes.slice(0, 1) },

@@ -2,10 +2,12 @@ import { spawnSync } from 'node:child_process'
 import {
   chmodSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -364,6 +366,78 @@ t.test('detached', async t => {
     t.ok(found.length > 2500 && found.length < 8000, `${found.length} lines`)
     t.equal(found.at(-1), `8000 ${body}`)
     t.notMatch(found.slice(2).join(''), '\ufffd')
+  })
+
+  await t.test('a command that prints for ever does not fill the disk, and leaves nothing behind', async t => {
+    const id = fresh()
+    const directory = `${JOBS}/${id}`
+    const onDisk = () =>
+      readdirSync(directory)
+        // One may go in between.
+        .map(name => lstatSync(join(directory, name), { throwIfNoEntry: false })?.size ?? 0)
+        .reduce((sum, size) => sum + size, 0)
+    await startDetached(host, job(id, 'exec yes "$1"', `a line of ${id}`))
+    const stop = new AbortController()
+    const lines: string[] = []
+    const followed = errorOf(
+      followDetached(host, id, {
+        ...follow,
+        signal: stop.signal,
+        onLine: line => {
+          lines.push(line)
+          if (lines.length > 50_000) lines.splice(1, 40_000)
+        },
+      }),
+    )
+    let most = 0
+    const printed = () => Number(readlinkSync(`${directory}/log`).replace('log.', ''))
+    await until(() => {
+      most = Math.max(most, onDisk())
+      return printed() > 24 * 1_048_576
+    }, 120_000)
+    t.ok(most < 8 * 1_048_576, `${most} bytes on the disk of ${printed()}`)
+    await until(() => lines.some(line => /bytes left out/.test(line)))
+    stop.abort()
+    await followed
+    await cancelDetached(host, id)
+    const { exitCode, tail } = await followDetached(host, id, follow)
+    t.equal(exitCode, 143)
+    t.equal(tail.split('\n').at(-2), `a line of ${id}`, 'the end is there')
+    t.strictSame(processesWith(id), [], 'no process is left')
+    t.strictSame(processesNamed(id), [])
+    await forgetDetached(host, id)
+    t.strictSame(
+      readdirSync(JOBS).filter(name => name.startsWith(id)),
+      [],
+      'and no file',
+    )
+  })
+
+  await t.test('what it leaves running does not keep it from ending', async t => {
+    const id = fresh()
+    const flag = flagOf(id)
+    await startDetached(host, job(id, `echo up; (${whileThere(flag)}) & echo "$!"; exit 4`))
+    const { exitCode, tail } = await followDetached(host, id, follow)
+    t.equal(exitCode, 4)
+    t.match(tail, /^up\n\d+$/)
+    rmSync(flag)
+    await forgetDetached(host, id)
+    await until(() => processesNamed(id).length === 0)
+    t.strictSame(
+      readdirSync(JOBS).filter(name => name.startsWith(id)),
+      [],
+    )
+  })
+
+  await t.test('a job that was started by a version that kept its log otherwise is followed all the same', async t => {
+    const id = fresh()
+    const flag = flagOf(id)
+    await startDetached(host, job(id, `echo new; ${whileThere(flag)}`))
+    await until(() => readFileSync(`${JOBS}/${id}/log`, 'utf8') === 'new\n')
+    rmSync(`${JOBS}/${id}/log`)
+    writeFileSync(`${JOBS}/${id}/log`, 'as it was\n')
+    rmSync(flag)
+    t.match(await followDetached(host, id, follow), { exitCode: 0, tail: 'as it was' })
   })
 
   await t.test('secrets in a log stay there', async t => {

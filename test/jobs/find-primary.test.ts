@@ -41,6 +41,7 @@ const bare: ServerState = {
   livesIn: undefined,
   otherClusters: [],
   foreignRepmgrConf: false,
+  inForce: {},
 }
 type Found = Omit<Partial<ServerState>, 'marker'> & { marker?: Partial<Marker> }
 
@@ -102,7 +103,51 @@ const situations: Record<string, Situation> = {
   'a stopped primary: there is only one that it can be': { found: { pg1: stoppedPrimary, pg2: standby }, is: 'pg1' },
   'a stopped primary that is not the first': { found: { pg2: stoppedPrimary, pg3: stoppedStandby }, is: 'pg2' },
   'a primary, and a standby that does not answer': { found: { pg1: primary }, absent: ['pg2', 'pg3'], is: 'pg1' },
+  'the standbys are on the primary’s timeline, or were stopped before it began': {
+    found: {
+      pg1: { ...primary, timeline: 3 },
+      pg2: { ...standby, timeline: 3 },
+      pg3: { ...stoppedStandby, timeline: 2 },
+    },
+    is: 'pg1',
+  },
+  'half a copy of a newer timeline holds nothing': {
+    found: { pg1: { ...primary, timeline: 1 }, pg2: { ...state('cloning'), timeline: 2 } },
+    is: 'pg1',
+  },
+  'a witness has timelines of its own': {
+    cluster: {
+      ...built,
+      nodes: built.nodes.map(node => (node.name === 'pg3' ? { ...node, kind: 'witness' as const } : node)),
+    },
+    found: { pg1: { ...primary, timeline: 1 }, pg3: { ...primary, systemIdentifier: THEIRS, timeline: 7 } },
+    is: 'pg1',
+  },
 
+  'an old primary still runs, and a standby has followed the new one, which does not answer': {
+    found: { pg1: { ...primary, timeline: 1 }, pg3: { ...standby, timeline: 2 } },
+    absent: ['pg2'],
+    refused: [
+      PrimaryUnclear,
+      /^pg1 would be the primary, on timeline 1, and pg3 has seen timeline 2: another server was/,
+    ],
+  },
+  'an old primary is stopped, a standby has followed the new one, and the host of that one is bare': {
+    found: { pg1: { ...stoppedPrimary, timeline: 1 }, pg3: { ...stoppedStandby, timeline: 2 } },
+    refused: [PrimaryUnclear, /^pg1 would be the primary, on timeline 1, and pg3 has seen timeline 2/],
+  },
+  'the one that was promoted is stopped, and the old primary runs': {
+    found: { pg1: { ...primary, timeline: 1 }, pg2: { ...stoppedPrimary, timeline: 2 } },
+    refused: [PrimaryUnclear, /^pg1 would be the primary, on timeline 1, and pg2 has seen timeline 2/],
+  },
+  'the primary’s timeline cannot be read, and the standby’s can': {
+    found: { pg1: primary, pg2: { ...standby, timeline: 1 } },
+    refused: [PrimaryUnclear, /^pg1 would be the primary, on timeline 0/],
+  },
+  'a newer timeline of another database cluster says nothing': {
+    found: { pg1: { ...primary, timeline: 1 }, pg2: { ...standby, systemIdentifier: THEIRS, timeline: 9 } },
+    refused: [NotAStandby, /^pg2 .*another database cluster/],
+  },
   'two accept writes': {
     found: { pg1: primary, pg3: primary },
     refused: [PrimaryUnclear, /^pg1 and pg3 both accept writes/],
@@ -214,7 +259,12 @@ for (const [what, { cluster = built, found, absent = [], is, refused }] of Objec
       found(node: ClusterNode) {
         // As the real bench: there is no survey of a host that did not answer.
         if (absent.includes(node.name)) throw new TypeError(`no survey of node ${node.name}`)
-        return { system: {} as never, server: on(node.name, found[node.name]) }
+        return {
+          system: {} as never,
+          hardware: {} as never,
+          packages: {} as never,
+          server: on(node.name, found[node.name]),
+        }
       },
     }
     if (is !== undefined) {

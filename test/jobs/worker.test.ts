@@ -75,7 +75,15 @@ async function open(t: Test): Promise<Bed> {
       const queue = openQueue(connection)
       const pool = openHostPool({ identity, connectTimeoutMs: 30_000 })
       const worker = startWorker({
-        ...{ store: openStore(connection, masterKey), queue, pool, connection, concurrency: 4, ...options },
+        ...{
+          store: openStore(connection, masterKey),
+          queue,
+          pool,
+          connection,
+          concurrency: 4,
+          leaseMs: 10_000,
+          ...options,
+        },
         logger: makeLogger('silent'),
       })
       t.teardown(async () => {
@@ -169,6 +177,17 @@ t.test('a worker', async t => {
     await queue.add(outcome.created.id)
     t.match(await ended(outcome.created.id), { state: 'failed', error: { outcome: 'not_started' } })
     t.equal(await store.operations.activeOn('forgotten'), undefined)
+  })
+
+  await t.test('a cluster that is another one now: nothing is done to it', async t => {
+    const id = await ask('replaced', [await freePort()])
+    await store.clusters.remove('replaced')
+    const node = { name: 'pg1', host: '127.0.0.9', ssh: { user: 'admin', hostKey: HOST_KEY } }
+    const another = newCluster({ name: 'replaced', postgresVersion: 15, nodes: [node] }, '2999-01-01T00:00:00.000Z')
+    await store.clusters.create(another)
+    await queue.add(id)
+    t.match(await ended(id), { state: 'failed', error: { code: 'cluster-replaced', outcome: 'not_started' } })
+    t.strictSame(await store.clusters.get('replaced'), another)
   })
 
   await t.test('an operation that does not exist harms nobody', async t => {

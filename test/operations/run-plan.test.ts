@@ -423,11 +423,61 @@ t.test('a cancel ends it at the next boundary', async t => {
       [stage('s', [first.step, second.step])],
       contextWith(journal, { signal: cancel.signal }),
     )
-    t.match(failure, { code: 'cancelled', outcome: 'failed_clean', step: 'first' }, what)
+    t.match(failure, { code: 'cancelled', outcome: 'failed_partial', step: 'first' }, what)
     if (reason instanceof OperationCancelled) t.equal(failure.detail, 'Cancelled by ops.')
     t.strictSame(journal.states(), { first: 'failed', second: 'pending' })
     t.equal(second.state.checked, 0)
   }
+})
+
+t.test('a cancel before a step has done anything leaves it as not reached', async t => {
+  const cancel = new AbortController()
+  const first = switchStep('first', {
+    actions: [
+      action('the only one', async () => {
+        first.state.on = true
+        cancel.abort(new OperationCancelled('Cancelled by ops.'))
+      }),
+    ],
+  })
+  const second = switchStep('second')
+  const journal = memoryJournal()
+  const failure = await failureOfRun(
+    [stage('s', [first.step, second.step])],
+    contextWith(journal, { signal: cancel.signal }),
+  )
+  t.match(failure, { code: 'cancelled', outcome: 'failed_clean', step: 'second' })
+  t.strictSame(journal.states(), { first: 'changed', second: 'pending' })
+
+  // A step that a worker before this one had begun is another matter.
+  const begun: StepRecord = { id: 'second', title: 'second', stage: 's', kind: 'change', state: 'running' }
+  const left = memoryJournal([begun])
+  await failureOfRun([stage('s', [second.step])], contextWith(left, { signal: cancel.signal }))
+  t.strictSame(left.states(), { second: 'failed' })
+})
+
+t.test('of tracks side by side the one that was cut short is told of', async t => {
+  const cancel = new AbortController()
+  const cut = switchStep('cut', {
+    actions: [
+      action('wait', async () => {
+        cancel.abort(new OperationCancelled())
+        throw new Error('ended')
+      }),
+    ],
+  })
+  // Its check ends after the cancel.
+  const waiting = switchStep('waiting', {
+    check: () =>
+      new Promise((_, reject) => cancel.signal.addEventListener('abort', () => reject(new Error('looked no further')))),
+  })
+  const journal = memoryJournal()
+  const failure = await failureOfRun(
+    [stage('s', [waiting.step], [cut.step])],
+    contextWith(journal, { signal: cancel.signal }),
+  )
+  t.match(failure, { code: 'cancelled', outcome: 'failed_partial', step: 'cut' })
+  t.strictSame(journal.states(), { waiting: 'pending', cut: 'failed' })
 })
 
 t.test('a step that fails because it was cancelled is cancelled', async t => {

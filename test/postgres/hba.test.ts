@@ -1,12 +1,16 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
+import pg from 'pg'
 import t from 'tap'
+import { type AccessEntry, accessProblems } from '../../src/cluster/access.js'
 import { type Credentials, withServer } from '../../src/postgres/connect.js'
 import { managedBlock } from '../../src/postgres/hba.js'
 import { withManagedBlock, withoutManagedBlock } from '../../src/postgres/managed-block.js'
 import { scramVerifier } from '../../src/postgres/scram.js'
 import { makeRepmgrRole, startPostgres } from '../fixtures/postgres.js'
+import { eventually } from '../fixtures/redis.js'
 
 const address = fc.oneof(fc.ipV4(), fc.ipV6(), fc.domain())
 const access = fc.record({
@@ -84,6 +88,103 @@ t.test('half a block is not taken for one', async t => {
   const [begin = ''] = managedBlock({ nodes: [], controllers: [] }).split('\n')
   for (const text of [`${begin}\nhost a b c md5\n`, '# END understudy\nhost a b c md5\n', '', 'host a b c md5']) {
     t.equal(withoutManagedBlock(text), text)
+  }
+})
+
+/** Names as people and machines make them, and the worst that they could be. */
+const role = fc
+  .oneof(
+    fc.constantFrom('app', 'all', 'replication', 'sameuser', 'samerole', 'samegroup', '+admins', '@file', 'x y', 'a,b'),
+    fc.constantFrom('"', '""', '#no', "o'clock", '\\', 'end\\', ' ', 'Ünï', '日本', 'ALL', 'x/y', '$x', '0', ','),
+    fc.string({ unit: 'grapheme', minLength: 1, maxLength: 12 }),
+    fc.stringMatching(/^[a-z_][a-z0-9_]{0,62}$/),
+  )
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the schema refuses these
+  .filter(text => !/^\/|[\u0000-\u001f\u007f]|\p{Surrogate}/u.test(text) && Buffer.byteLength(text) <= 63)
+const roles = fc.uniqueArray(role, { minLength: 1, maxLength: 4 })
+const v4 = fc.tuple(fc.ipV4(), fc.nat(32)).map(([address, bits]) => {
+  const number = address.split('.').reduce((sum, byte) => sum * 256n + BigInt(byte), 0n)
+  const net = (number >> BigInt(32 - bits)) << BigInt(32 - bits)
+  return `${[24n, 16n, 8n, 0n].map(shift => (net >> shift) & 255n).join('.')}/${bits}`
+})
+const places = fc.oneof(
+  v4,
+  fc.ipV4(),
+  fc.constantFrom('::/0', '2001:db8::/32', '::1', 'fe80::/10'),
+  fc.domain(),
+  fc.constantFrom('all', 'samenet'),
+)
+const entry: fc.Arbitrary<AccessEntry> = fc.record(
+  {
+    address: places,
+    databases: roles,
+    users: roles,
+    method: fc.constantFrom('scram-sha-256' as const, 'reject' as const),
+  },
+  { requiredKeys: ['address'] },
+)
+
+t.test('thousands of entries are read by a real server as they were meant', async t => {
+  const server = await startPostgres(t)
+  const replication = entry.map(({ databases: _, ...rest }): AccessEntry => ({ ...rest, replication: true }))
+  const entries = fc.sample(fc.oneof(entry, replication), 4000)
+  const meant = entries.filter(one => accessProblems([one], []).length === 0)
+  t.ok(meant.length > 3000, 'hardly any of them is refused')
+  await writeFile(
+    join(server.dataDirectory, 'pg_hba.conf'),
+    managedBlock({ nodes: [], controllers: [], applications: meant }),
+  )
+  const rules = await server.query(
+    `SELECT type, database, user_name, address, auth_method, error, line_number,
+            CASE WHEN netmask IS NOT NULL THEN text(inet_merge(address::inet, (address::inet | ~netmask::inet))) END AS range
+       FROM pg_hba_file_rules WHERE line_number > 2 ORDER BY line_number`,
+  )
+  t.equal(rules.length, meant.length)
+  const wrong = meant.filter((one, index) => {
+    const { line_number: _, range, ...rule } = rules[index] ?? {}
+    const name = range === null
+    const read = { ...rule, address: name ? rule.address : range }
+    const normal = (text: string) => (text.includes('/') ? text : `${text}/${text.includes(':') ? 128 : 32}`)
+    return !isDeepStrictEqual(read, {
+      type: 'host',
+      database: one.replication ? ['replication'] : (one.databases ?? ['all']),
+      user_name: one.users ?? ['all'],
+      address: name ? one.address : normal(one.address),
+      auth_method: one.method ?? 'scram-sha-256',
+      error: null,
+    })
+  })
+  t.strictSame(wrong.slice(0, 3), [])
+})
+
+t.test('a name that is a keyword is a name: it lets in whom it names, and nobody else', async t => {
+  const server = await startPostgres(t)
+  await server.query('CREATE ROLE observer LOGIN SUPERUSER')
+  const names = ['all', 'sameuser', 'replication', '+app', 'app', 'a "b", #c', '日本']
+  for (const one of names) {
+    await server.query(`CREATE ROLE ${pg.escapeIdentifier(one)} LOGIN PASSWORD '${scramVerifier('right')}'`)
+    await server.query(`CREATE DATABASE ${pg.escapeIdentifier(one)}`)
+  }
+  const enters = (user: string, database: string) =>
+    withServer(server, { user, password: 'right', database }, { timeoutMs: 5000 }, async query =>
+      query('SELECT 1'),
+    ).then(
+      () => true,
+      () => false,
+    )
+  const path = join(server.dataDirectory, 'pg_hba.conf')
+  for (const one of names) {
+    const applications = [{ address: '127.0.0.1', users: [one], databases: [one] }]
+    await writeFile(path, `${managedBlock({ nodes: [], controllers: [], applications })}local all observer trust\n`)
+    const read = async (): Promise<unknown> =>
+      (await server.query('SELECT pg_conf_load_time()::text AS at', [], { user: 'observer' }))[0]?.at
+    const before = await read()
+    await server.query('SELECT pg_reload_conf()', [], { user: 'observer' })
+    await eventually(async () => (await read()) !== before)
+    for (const other of names) {
+      t.equal(await enters(other, one), other === one, `${other} to ${one}`)
+      t.equal(await enters(one, other), other === one, `${one} to ${other}`)
+    }
   }
 })
 

@@ -2,7 +2,8 @@ import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { lagBytes, parseLsn } from '../../src/cluster/lsn.js'
-import type { Observation } from '../../src/cluster/status.js'
+import { newCluster } from '../../src/cluster/model.js'
+import { describeStatus, type Observation } from '../../src/cluster/status.js'
 import { ServerUnreachable, withServer } from '../../src/postgres/connect.js'
 import { observeServer } from '../../src/postgres/observe.js'
 import { scramVerifier } from '../../src/postgres/scram.js'
@@ -26,6 +27,54 @@ async function startPrimary(t: Test): Promise<TestPostgres> {
   await makeRepmgrRole(primary, scramVerifier(PASSWORD))
   return primary
 }
+
+t.test('replication slots with max_slot_wal_keep_size: at risk, then lost, on a real server', async t => {
+  const settings = { max_slot_wal_keep_size: '1MB', max_replication_slots: 10 }
+  const server = await startPostgres(t, { settings })
+  await makeRepmgrRole(server, scramVerifier(PASSWORD))
+  await server.query("SELECT pg_create_physical_replication_slot('repmgr_slot_2', true)")
+  const slot = async () => (await observe(server)).slots[0]
+  const cluster = {
+    ...newCluster(
+      {
+        name: 'orders',
+        postgresVersion: 15,
+        nodes: ['pg1', 'pg2'].map((name, at) => ({
+          name,
+          host: `127.0.0.${at + 1}`,
+          ssh: { user: 'admin', hostKey: 'SHA256:kL4Sd0mNsCXzAVEoGUfOTlZeIkoQbBFNrHqJCrW9yZQ' },
+        })),
+      },
+      '2026-03-01T12:00:00.000Z',
+    ),
+    builtAt: '2026-03-01T12:00:00.000Z',
+  }
+  const diagnosis = async () => {
+    const probes = [
+      { node: 'pg1', observation: await observe(server) },
+      { node: 'pg2', failure: { reason: 'refused', detail: 'refused' } },
+    ]
+    return describeStatus(cluster, probes, { now: '2026-03-01T12:00:00.000Z', operation: null }).diagnosis
+  }
+  t.match(await slot(), { walStatus: 'reserved' })
+  t.ok(((await slot())?.safeWalBytes ?? 0) > 0, 'so much may still be written')
+  t.match(await diagnosis(), { code: 'standby_down' })
+
+  for (let at = 0; at < 3; at += 1) {
+    await server.query("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000))")
+    await server.query('SELECT pg_switch_wal()')
+  }
+  t.match(await slot(), { walStatus: 'unreserved' })
+  t.ok(((await slot())?.safeWalBytes ?? 1) <= 0)
+  t.match(await diagnosis(), {
+    code: 'standby_down',
+    detail: /pg2 does not answer.*pg1 is about to remove WAL that pg2/,
+  })
+
+  await server.query('CHECKPOINT')
+  t.match(await slot(), { walStatus: 'lost', safeWalBytes: null, active: false })
+  t.match(await diagnosis(), { code: 'slot_lost', detail: /^pg1 has removed WAL that pg2 had not received/ })
+})
 
 t.test('a primary and its streaming standby', async t => {
   const primary = await startPrimary(t)
@@ -70,7 +119,9 @@ t.test('a primary and its streaming standby', async t => {
     t.match(byName.repmgr_slot_2, { active: true })
     t.equal(typeof byName.repmgr_slot_2?.retainedBytes, 'number')
     t.equal(byName.repmgr_slot_9?.active, false)
-    t.strictSame(byName.never_used, { name: 'never_used', active: false, retainedBytes: null })
+    t.match(byName.repmgr_slot_2, { walStatus: 'reserved', safeWalBytes: null }, 'no limit is set')
+    const nothing = { retainedBytes: null, walStatus: null, safeWalBytes: null }
+    t.strictSame(byName.never_used, { name: 'never_used', active: false, ...nothing })
   })
 
   await t.test('the standby', async t => {

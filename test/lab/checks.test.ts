@@ -1,0 +1,138 @@
+import t from 'tap'
+import type { Lab } from '../../lab/lab.js'
+import type { Checks } from '../../src/cluster/checks.js'
+import type { ClusterStatus } from '../../src/cluster/status.js'
+import type { Operation } from '../../src/operations/operation.js'
+import { ended, psql, startLabTest } from '../fixtures/lab.js'
+
+const password = async (lab: Lab, host: string) =>
+  /^192[^\n]*:([^:\n]+)$/m.exec((await lab.exec(host, ['cat', '/var/lib/postgresql/.pgpass'])).stdout)?.[1]
+
+t.test(
+  'every edge is tried, replication is proven, the password is changed unnoticed',
+  { timeout: 600_000 },
+  async t => {
+    const { lab, node, addHosts, start } = await startLabTest(t, 'checks')
+    const hosts = await addHosts(['pg1', 'pg2'])
+    const service = await start()
+    const cluster = { name: 'orders', postgresVersion: 15, nodes: hosts.map(node) }
+    const checks = async () => (await service.call<Checks>('GET', '/v1/clusters/orders/checks')).body
+    const bad = ({ items }: Checks) => items.filter(({ verdict }) => verdict !== 'ok')
+    const run = async (path: string, body?: object) => {
+      const { status, body: operation } = await service.call<Operation>('POST', path, body ? { body } : {})
+      t.equal(status, 202, JSON.stringify(operation))
+      return ended(() => service, operation.id)
+    }
+
+    await t.test('checks of bare hosts: they can be reached, and nobody listens yet', async t => {
+      await service.call('POST', '/v1/clusters', { body: cluster })
+      const found = await checks()
+      t.same(
+        bad(found).filter(({ verdict }) => verdict === 'failed'),
+        [],
+        JSON.stringify(bad(found)),
+      )
+      t.ok(
+        found.items.some(
+          ({ kind, from, to, detail }) => kind === 'port' && from === 'pg1' && to === 'pg2' && /yet/.test(detail),
+        ),
+      )
+    })
+
+    await t.test('checks of a cluster: every edge between the nodes is open', async t => {
+      const built = await run('/v1/clusters', { ...cluster, bootstrap: true })
+      t.equal(built.state, 'succeeded', JSON.stringify(built.error))
+      t.match(built.steps[0], { id: 'cluster/checks', state: 'verified' })
+      const found = await checks()
+      t.same(
+        bad(found).filter(({ verdict }) => verdict === 'failed'),
+        [],
+        JSON.stringify(bad(found)),
+      )
+      for (const [from, to] of [
+        ['pg1', 'pg2'],
+        ['pg2', 'pg1'],
+      ])
+        for (const kind of ['name_resolution', 'port', 'postgres_client', 'postgres_replication'])
+          t.ok(
+            found.items.some(
+              item => item.kind === kind && item.from === from && item.to === to && item.verdict === 'ok',
+            ),
+            `${kind} from ${from} to ${to}`,
+          )
+      const text = await service.call<string>('GET', '/v1/clusters/orders/checks', {
+        headers: { accept: 'text/plain' },
+      })
+      t.match(text.body, /ok +postgres_replication +pg1 +pg2 +pg1 is let in as a replication client/)
+    })
+
+    await t.test('test replication: a role, a table and a row on every standby, which refuses writes', async t => {
+      const operation = await run('/v1/clusters/orders/verify-replication')
+      t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+      t.match(operation.steps[0]?.note, /read on pg2 after \d+ ms; each refuses writes/)
+      t.equal(
+        await psql(lab, 'pg1', "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'understudy%'"),
+        '0',
+        'and is gone',
+      )
+    })
+
+    await t.test('repmgr role and database: the password is changed, and no stream notices', async t => {
+      const before = await password(lab, 'pg1')
+      const stream = "SELECT pid || ' ' || backend_start FROM pg_stat_replication"
+      const client = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type = 'walreceiver'"
+      const [streams, receivers] = [await psql(lab, 'pg1', stream), await psql(lab, 'pg2', client)]
+      const operation = await run('/v1/clusters/orders/rotate-credentials')
+      t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+      t.equal(await psql(lab, 'pg1', stream), streams, 'the stream is the same')
+      t.equal(await psql(lab, 'pg2', client), receivers)
+      const after = await password(lab, 'pg1')
+      t.ok(after !== undefined && after !== before && after.length >= 32)
+      t.equal(await password(lab, 'pg2'), after)
+      t.notOk(JSON.stringify(operation).includes(String(after)), 'the operation does not say it')
+      const log = await service.call<string>('GET', `/v1/operations/${operation.id}/log`)
+      t.notOk(log.body.includes(String(after)), 'nor does its log')
+      const { body } = await service.call<ClusterStatus>('GET', '/v1/clusters/orders/status')
+      t.equal(body.diagnosis.code, 'healthy', 'the service knows the new one')
+      const old = await lab.exec(
+        'pg2',
+        [
+          'env',
+          `PGPASSWORD=${before}`,
+          'psql',
+          '-h',
+          hosts[0]?.address ?? '',
+          '-U',
+          'repmgr',
+          '-d',
+          'repmgr',
+          '-wc',
+          'SELECT 1',
+        ],
+        { reject: false },
+      )
+      t.match(old.stderr, /password authentication failed/, 'the old one is not let in')
+      await psql(
+        lab,
+        'pg2',
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walreceiver'",
+      )
+      const again = await run('/v1/clusters/orders/verify-replication')
+      t.equal(again.state, 'succeeded', 'a stream that is opened again comes in with the new one')
+    })
+
+    await t.test('a wrong pass file and a closed port are found, each with its remedy', async t => {
+      await lab.exec('pg2', ['sed', '-i', 's/:repmgr:[^:]*$/:repmgr:wrong/', '/var/lib/postgresql/.pgpass'])
+      await lab.exec('pg1', ['systemctl', 'stop', 'ssh.socket', 'ssh.service'], { reject: false })
+      const found = bad(await checks())
+      t.ok(
+        found.some(
+          ({ kind, from, detail }) =>
+            kind === 'postgres_client' && from === 'pg2' && /password authentication failed/.test(detail),
+        ),
+        JSON.stringify(found),
+      )
+      for (const { verdict, remedy } of found) if (verdict === 'failed') t.type(remedy, 'string')
+    })
+  },
+)
