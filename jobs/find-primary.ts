@@ -186,6 +186,13 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
     )
   }
   const primary = candidates[0] ?? (inUse.length === 0 ? firstPrimary(bench) : undefined)
+  const { handover } = cluster
+  if (!primary && handover) {
+    throw new PrimaryUnclear(
+      `A switchover from ${handover.from} to ${handover.to} was begun and is not through: both are standbys now.`,
+      `POST /v1/operations/${handover.operation}/retry goes on with it. Promote nothing by hand meanwhile.`,
+    )
+  }
   if (!primary) {
     throw new PrimaryUnclear(
       `${names(inUse)} are standbys, and no node is the primary.`,

@@ -90,9 +90,14 @@ export function diagnose(
           code: 'primary_unreachable_from_here',
           detail: `${followed.upstream} does not answer us, but ${followed.name} still receives from it.`,
         }
-      : { code: 'no_primary', detail: 'No node that answers accepts writes.' }
+      : { code: 'no_primary', detail: `No node that answers accepts writes.${unfinished(cluster)}` }
   }
   const [worst, ...others] = [...findings].sort((a, b) => BY_WEIGHT.indexOf(a.code) - BY_WEIGHT.indexOf(b.code))
   if (!worst) return { code: 'healthy', detail: `${primaries[0]} accepts writes and every standby follows.` }
   return { code: worst.code, detail: [worst, ...others].map(({ detail }) => detail).join(' ') }
 }
+
+const unfinished = ({ handover }: Cluster) =>
+  handover === undefined
+    ? ''
+    : ` A switchover from ${handover.from} to ${handover.to} was begun and is not through: POST /v1/operations/${handover.operation}/retry goes on with it, unless it is still running.`

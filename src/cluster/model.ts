@@ -7,6 +7,7 @@ import { type Static, Type } from 'typebox'
 import { Access, accessProblems, insidersOf } from './access.js'
 import { ArchivePolicy, archiveContradictions } from './archive.js'
 import { Firewall } from './firewall.js'
+import { Handover } from './handover.js'
 import { SshBetweenNodes } from './node-ssh.js'
 import { packageInconsistencies, packagesPolicies } from './packages.js'
 import { SettingOverrides } from './setting-overrides.js'
@@ -155,6 +156,7 @@ export const Cluster = Type.Object(
         examples: [['max_connections']],
       }),
     ),
+    handover: Type.Optional(Handover),
     version: Type.Integer({ description: 'Grows with every change of this record.' }),
     ...clusterPolicies,
   },
