@@ -27,6 +27,8 @@ export interface Survey {
 export interface Bench {
   readonly cluster: Cluster
   readonly layout: Layout
+  /** Of the operation that this is the bench of; a dry run has none. */
+  readonly operationId?: string
   /** Of the role repmgr. Never shown, never an argument. */
   readonly password: string
   host(node: ClusterNode): Host

@@ -25,6 +25,7 @@ import { restartNode } from './restart-node.js'
 import { rotateCredentials } from './rotate-credentials.js'
 import { startNode } from './start-node.js'
 import { stopNode } from './stop-node.js'
+import { switchover } from './switchover.js'
 import { unregisterNode } from './unregister-node.js'
 import { verifyReplication } from './verify-replication.js'
 
@@ -47,6 +48,7 @@ const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'change-access': changeAccess,
   'remove-node': removeNode,
   'destroy-cluster': destroyCluster,
+  switchover,
 }
 
 /** The cluster as the operation is to leave it. */
@@ -68,7 +70,13 @@ export interface PlannedOperation {
 
 export async function planOperation<T extends OperationType>(
   { store, pool, controllers = [] }: { store: Store; pool: HostPool; controllers?: readonly string[] },
-  { type, cluster, input, dryRun }: { type: T; cluster: Cluster; input: OperationInputs[T]; dryRun: boolean },
+  {
+    type,
+    cluster,
+    input,
+    dryRun,
+    operationId,
+  }: { type: T; cluster: Cluster; input: OperationInputs[T]; dryRun: boolean; operationId?: string },
   signal: AbortSignal,
 ): Promise<PlannedOperation> {
   const definition: OperationDefinition<T> = DEFINITIONS[type]
@@ -77,7 +85,7 @@ export async function planOperation<T extends OperationType>(
   const password = dryRun
     ? ((await store.secrets.get(name)) ?? makePassword())
     : await store.secrets.getOrCreate(name, makePassword)
-  const opened = await openBench(
+  const surveyed = await openBench(
     definition.target(cluster, input),
     password,
     pool,
@@ -85,6 +93,7 @@ export async function planOperation<T extends OperationType>(
     signal,
     controllers,
   )
+  const opened: Bench = operationId === undefined ? surveyed : { ...surveyed, operationId }
   // A rotation that stopped half-way left the new password on the servers: nothing else would come in with the old one.
   const bench = definition.password
     ? opened

@@ -121,7 +121,7 @@ async function carryOut(
     const stop = AbortSignal.any([signal, draining])
     const wanted = { type: operation.type, cluster, input } as WantedOperation
     const look = async () => {
-      const planned = await plan({ store, pool, controllers }, { ...wanted, dryRun: false }, stop)
+      const planned = await plan({ store, pool, controllers }, { ...wanted, dryRun: false, operationId }, stop)
       // Once a step has begun, the plan that was seen is under way, and its hosts are not as it found them any more.
       if (operation.planId !== undefined && operation.steps.every(({ state }) => state === 'pending'))
         await refuseOtherPlan(operation.planId, wanted, planned, stop)

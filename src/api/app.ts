@@ -22,6 +22,7 @@ import { operationChangeRoutes } from './routes/operation-changes.js'
 import { operationRoutes } from './routes/operations.js'
 import { serviceRoutes } from './routes/service.js'
 import { settingsRoutes } from './routes/settings.js'
+import { switchoverRoutes } from './routes/switchover.js'
 import { upkeepRoutes } from './routes/upkeep.js'
 import type { Services } from './services.js'
 import { validatorCompiler } from './validation.js'
@@ -81,5 +82,6 @@ export async function buildApp({
   await app.register(settingsRoutes, { services })
   await app.register(serviceRoutes, { services })
   await app.register(upkeepRoutes, { services })
+  await app.register(switchoverRoutes, { services })
   return app as unknown as FastifyInstance
 }

@@ -209,6 +209,9 @@ export function exampleOperation(state: 'queued' | 'running' | 'succeeded' | 'fa
 /** One step on one node, just asked for. */
 export const exampleStepOperation = (type: Operation['type']): Operation => ({ ...QUEUED, type, node: 'pg2' })
 
+const { node: _node, ...ofTheCluster } = exampleStepOperation('switchover')
+export const exampleSwitchover: Operation = ofTheCluster
+
 const ASKED = { at: '2026-11-22T09:14:02.480Z', by: 'admin', reference: 'CHG-4711' }
 
 /** Its worker has not ended it yet. */

@@ -15,6 +15,18 @@ export interface Confirmed extends AboutNode {
   confirm?: string
 }
 
+/** Who is to be the primary, and how much a switchover may take. */
+export interface SwitchoverInput {
+  /** Name of the standby. Default: the one with the highest priority. */
+  to?: string
+  /** How long the primary may take to stop, and the standby to replay its last byte, before everything goes back. */
+  deadlineMs?: number
+  /** A transaction that is older is a reason not to begin. */
+  maxTransactionAgeMs?: number
+  /** A standby that is further behind is a reason not to begin. */
+  maxLagBytes?: number
+}
+
 export interface OperationInputs {
   'bootstrap-cluster': Record<string, never>
   'apply-cluster': { description: ClusterSpec }
@@ -33,6 +45,7 @@ export interface OperationInputs {
   'unregister-node': AboutNode
   'change-access': { access: Access }
   'remove-node': Confirmed & { wipe?: boolean }
+  switchover: SwitchoverInput
   'destroy-cluster': { confirm: string; leaveUnreachable?: boolean }
 }
 

@@ -23,6 +23,7 @@ const OPERATIONS = {
   'rotate-credentials': 'the role repmgr gets a new password',
   'remove-node': 'a standby leaves the cluster',
   'destroy-cluster': 'the servers of a cluster are wiped, and it is forgotten',
+  switchover: 'a standby and the primary exchange their roles',
   'verify-replication': 'what is written on the primary is read on every standby',
 } as const
 

@@ -1,0 +1,257 @@
+/** What must be right before the primary is stopped: everything that would make a switchover slow, or fail half-way. */
+import { lagBytes, parseLsn } from '../../src/cluster/lsn.js'
+import type { ClusterNode } from '../../src/cluster/model.js'
+import { dataNodes } from '../../src/cluster/topology.js'
+import { act } from '../../src/host/actions.js'
+import { diskFree } from '../../src/host/system.js'
+import { OperationError } from '../../src/operations/errors.js'
+import type { Step, StepContext } from '../../src/operations/step.js'
+import { askEdges } from '../../src/postgres/edges.js'
+import { SHARED_SETTINGS } from '../../src/postgres/shared-settings.js'
+import { nodeConninfo } from '../../src/repmgr/conf.js'
+import type { Bench } from '../bench.js'
+
+export interface SwitchoverLimits {
+  maxTransactionAgeMs: number
+  maxLagBytes: number
+}
+
+/** One thing that stands in the way, and what to do about it. */
+export interface Obstacle {
+  detail: string
+  remedy: string
+}
+
+/** Thrown when the roles had better not be exchanged now. Everything that stands in the way is told at once. */
+export class NotReady extends OperationError {
+  constructor(obstacles: readonly Obstacle[]) {
+    super(obstacles.map(({ detail }) => detail).join(' '), {
+      code: 'switchover-not-ready',
+      outcome: 'not_started',
+      remedy: [...new Set(obstacles.map(({ remedy }) => remedy))].join(' '),
+    })
+  }
+}
+
+/** More segments than these that wait for the archive would be waited for at the stop. */
+const MAX_WAITING_SEGMENTS = 8
+const MIN_FREE_BYTES = 256 * 1024 * 1024
+
+export interface PrimaryFacts {
+  lsn: string
+  oldest: { pid: number; user: string; application: string; ageMs: number } | undefined
+  backups: number
+  waitingSegments: number
+  archiveFailing: boolean
+  settings: Record<string, number>
+}
+
+export interface SuccessorFacts {
+  replayed: string | null
+  paused: boolean
+  receiver: string | null
+  slotsLeft: number
+  sendersLeft: number
+  settings: Record<string, number>
+  freeBytes: number
+}
+
+/** Pure: what was read of both, to what stands in the way. `standbys`: how many are to stream from the successor. */
+export function obstacles(
+  from: string,
+  to: string,
+  primary: PrimaryFacts,
+  successor: SuccessorFacts,
+  standbys: number,
+  limits: SwitchoverLimits,
+): Obstacle[] {
+  const found: Obstacle[] = []
+  const add = (detail: string, remedy: string) => found.push({ detail, remedy })
+  const { oldest } = primary
+  if (oldest && oldest.ageMs > limits.maxTransactionAgeMs) {
+    add(
+      `A transaction of ${oldest.user} (${oldest.application || 'no application_name'}, process ${oldest.pid}) on ${from} has been open for ${Math.round(oldest.ageMs / 1000)} s; the switchover would cut it off.`,
+      `Wait for it, or end it on ${from} (SELECT pg_terminate_backend(${oldest.pid})), or ask with a larger maxTransactionAgeMs.`,
+    )
+  }
+  if (primary.backups > 0) {
+    add(
+      `A base backup of ${from} is running; the switchover would cut it off.`,
+      'Wait until it has ended (pg_stat_progress_basebackup).',
+    )
+  }
+  if (primary.waitingSegments > MAX_WAITING_SEGMENTS || primary.archiveFailing) {
+    add(
+      `${primary.waitingSegments} WAL segments of ${from} wait for the archive${primary.archiveFailing ? ', and the last try failed' : ''}; the stop would wait for them.`,
+      'Look at "archive" in the status of the cluster, and mend it.',
+    )
+  }
+  if (successor.paused) add(`Replay is paused on ${to}.`, `Resume it on ${to}: SELECT pg_wal_replay_resume().`)
+  if (successor.receiver !== 'streaming') {
+    add(
+      `${to} does not stream (its receiver is ${successor.receiver ?? 'not running'}).`,
+      `Look at the log of ${to}; bring it back as a standby first.`,
+    )
+  }
+  const lag = successor.replayed === null ? undefined : lagBytes(parseLsn(primary.lsn), parseLsn(successor.replayed))
+  if (lag === undefined || lag > limits.maxLagBytes) {
+    add(
+      lag === undefined ? `${to} has replayed nothing yet.` : `${to} is ${lag} bytes of WAL behind ${from}.`,
+      `Wait until it has caught up, or ask with a larger maxLagBytes: writes are refused for as long as it takes.`,
+    )
+  }
+  if (successor.slotsLeft < standbys || successor.sendersLeft < standbys + 1) {
+    add(
+      `${to} has room for ${successor.slotsLeft} more slots and ${successor.sendersLeft} more streams, and would need ${standbys}.`,
+      `Raise max_replication_slots and max_wal_senders (PATCH …/settings).`,
+    )
+  }
+  for (const name of SHARED_SETTINGS) {
+    const [there, here] = [primary.settings[name], successor.settings[name]]
+    if (there === undefined || here === undefined || here >= there) continue
+    add(
+      `${name} is ${here} on ${to} and ${there} on ${from}: ${to} would not be able to take over.`,
+      `Restart ${to} with at least as much (PATCH …/settings).`,
+    )
+  }
+  if (successor.freeBytes < MIN_FREE_BYTES)
+    add(`${to} has only ${Math.floor(successor.freeBytes / 1_048_576)} MiB of disk free.`, `Free space on ${to}.`)
+  return found
+}
+
+export function readyForSwitchover(bench: Bench, from: ClusterNode, to: ClusterNode, limits: SwitchoverLimits): Step {
+  const present = dataNodes(bench.cluster.nodes).filter(({ name }) => !bench.absent.has(name))
+  const others = present.filter(node => node !== to)
+  return {
+    id: 'cluster/ready',
+    kind: 'verify',
+    title: `see whether ${from.name} and ${to.name} can exchange their roles now`,
+    actions: [
+      act(
+        'look at transactions, backups, the archive, lag, settings, slots, disk, repmgrd, and whether each standby could log in to the new primary',
+        async context => {
+          const { signal, note } = context
+          const [old, next] = await Promise.all([bench.inspect(from, signal), bench.inspect(to, signal)])
+          if (next.inRecovery === false || old.inRecovery !== false) {
+            note('the exchange has begun already')
+            return
+          }
+          const [primary, successor, refused] = await Promise.all([
+            readPrimary(bench, from, signal),
+            readSuccessor(bench, to, signal),
+            Promise.all([...others.map(node => loginOf(bench, node, to, signal)), repmgrdRuns(bench, present, signal)]),
+          ])
+          const found = [...obstacles(from.name, to.name, primary, successor, others.length, limits), ...refused.flat()]
+          if (found.length > 0) throw new NotReady(found)
+          note(await checkpointBoth(bench, from, to, context))
+        },
+      ),
+      act('write a checkpoint on both, so that there is little left for the one at the stop', async () => undefined),
+    ],
+  }
+}
+
+/** A checkpoint of a large, busy server takes minutes; it goes on meanwhile. */
+const CHECKPOINT_MS = 1_800_000
+
+async function checkpointBoth(bench: Bench, from: ClusterNode, to: ClusterNode, { signal }: StepContext) {
+  const begun = performance.now()
+  for (const node of [from, to])
+    await bench.ask(node, { signal, timeoutMs: CHECKPOINT_MS }, query => query('CHECKPOINT'))
+  return `nothing stands in the way; checkpoints written in ${Math.round(performance.now() - begun)} ms`
+}
+
+const SETTINGS = `SELECT name, setting::bigint::text AS setting FROM pg_settings WHERE name = ANY($1)`
+
+async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<PrimaryFacts> {
+  return bench.ask(node, { signal }, async query => {
+    const [facts] = await query(`SELECT pg_current_wal_lsn()::text AS lsn,
+      (SELECT count(*)::int FROM pg_stat_progress_basebackup) AS backups,
+      (SELECT count(*)::int FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') AS waiting,
+      (SELECT COALESCE(last_failed_time > COALESCE(last_archived_time, '-infinity'), false) FROM pg_stat_archiver) AS failing`)
+    const [oldest] = await query(`SELECT pid, usename AS user, application_name AS application,
+        (EXTRACT(epoch FROM clock_timestamp() - xact_start) * 1000)::bigint::text AS "ageMs"
+      FROM pg_stat_activity
+      WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+      ORDER BY xact_start LIMIT 1`)
+    return {
+      lsn: String(facts?.lsn),
+      oldest: oldest && {
+        pid: Number(oldest.pid),
+        user: String(oldest.user),
+        application: String(oldest.application),
+        ageMs: Number(oldest.ageMs),
+      },
+      backups: Number(facts?.backups),
+      waitingSegments: Number(facts?.waiting),
+      archiveFailing: facts?.failing === true,
+      settings: settingsOf(await query(SETTINGS, [SHARED_SETTINGS])),
+    }
+  })
+}
+
+async function readSuccessor(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<SuccessorFacts> {
+  const { availableBytes } = await diskFree(bench.host(node), bench.layout.dataDirectory, { signal })
+  return bench.ask(node, { signal }, async query => {
+    const [facts] = await query(
+      `SELECT pg_last_wal_replay_lsn()::text AS replayed, pg_is_wal_replay_paused() AS paused,
+      (SELECT status FROM pg_stat_wal_receiver) AS receiver,
+      current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots) AS slots,
+      current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication) AS senders,
+      (SELECT count(*)::int FROM pg_replication_slots WHERE slot_name = ANY($1)) AS there`,
+      [bench.cluster.nodes.map(({ nodeId }) => `repmgr_slot_${nodeId}`)],
+    )
+    return {
+      replayed: typeof facts?.replayed === 'string' ? facts.replayed : null,
+      paused: facts?.paused === true,
+      receiver: typeof facts?.receiver === 'string' ? facts.receiver : null,
+      slotsLeft: Number(facts?.slots) + Number(facts?.there),
+      sendersLeft: Number(facts?.senders),
+      settings: settingsOf(await query(SETTINGS, [SHARED_SETTINGS])),
+      freeBytes: availableBytes,
+    }
+  })
+}
+
+const settingsOf = (rows: readonly Record<string, unknown>[]) =>
+  Object.fromEntries(rows.map(({ name, setting }) => [String(name), Number(setting)]))
+
+/** Whether one that is to stream from the new primary is let in there: found out before, not after. */
+async function loginOf(bench: Bench, node: ClusterNode, to: ClusterNode, signal: AbortSignal): Promise<Obstacle[]> {
+  const { layout, cluster } = bench
+  const peer = {
+    name: to.name,
+    host: to.host,
+    sshPort: to.ssh.port,
+    conninfo: `${nodeConninfo({ host: to.host, port: cluster.port })} passfile=${layout.passFile}`,
+  }
+  const { peers } = await askEdges(bench.host(node), layout, cluster.port, [peer], { signal })
+  const login = peers[to.name]?.replication
+  if (login?.ok) return []
+  return [
+    {
+      detail: `${node.name} could not stream from ${to.name}: ${login?.said ?? 'its port does not answer'}.`,
+      remedy: 'GET …/checks names the edge that is broken; describing the cluster again (PUT) mends its access rules.',
+    },
+  ]
+}
+
+/** repmgrd on a standby would take the stop for a failure, and promote somebody itself. */
+async function repmgrdRuns(bench: Bench, nodes: readonly ClusterNode[], signal: AbortSignal): Promise<Obstacle[]> {
+  const running = await Promise.all(
+    nodes.map(node =>
+      bench.ask(node, { signal }, async query => {
+        const [row] = await query('SELECT repmgr.repmgrd_is_running() AND NOT repmgr.repmgrd_is_paused() AS awake')
+        return row?.awake === true ? [node.name] : []
+      }),
+    ),
+  )
+  const names = running.flat()
+  if (names.length === 0) return []
+  return [
+    {
+      detail: `repmgrd runs on ${names.join(', ')} and is not paused: it would take the stop for a failure.`,
+      remedy: 'Pause it (repmgr service pause), and unpause it afterwards.',
+    },
+  ]
+}

@@ -1,0 +1,101 @@
+/** The planned exchange of roles. */
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { Type } from 'typebox'
+import { NodeName } from '../../cluster/model.js'
+import { exampleSwitchover } from '../examples.js'
+import {
+  acceptedAs,
+  answerChange,
+  ChangeQuery,
+  OF_OPERATIONS,
+  PreferHeader,
+  planOrOutcome,
+  problemResponses,
+  WITH_BODY,
+} from '../responses.js'
+import type { Services } from '../services.js'
+import { ClusterParams, findCluster, findNode, refuseUnbuilt } from './find-cluster.js'
+
+const Switchover = Type.Object(
+  {
+    to: Type.Optional({
+      ...NodeName,
+      description: 'The standby that becomes the primary. Default: the one with the highest priority.',
+    }),
+    deadlineMs: Type.Optional(
+      Type.Integer({
+        minimum: 1000,
+        maximum: 600_000,
+        default: 30_000,
+        description: 'How long the primary may take to stop. Past it everything goes back to it.',
+      }),
+    ),
+    maxTransactionAgeMs: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 86_400_000,
+        default: 60_000,
+        description: 'Transactions that are older are not cut off: the switchover is refused, and names the oldest.',
+      }),
+    ),
+    maxLagBytes: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 1_099_511_627_776,
+        default: 16_777_216,
+        description: 'A standby that is further behind is waited for by nobody: the switchover is refused.',
+      }),
+    ),
+  },
+  {
+    additionalProperties: false,
+    title: 'Switchover',
+    description: 'The body may be left out.',
+    'x-examples': {
+      plain: { summary: 'To the standby with the highest priority', value: {} },
+      named: { summary: 'To a standby of choice', value: { to: 'pg2' } },
+    },
+  },
+)
+
+export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
+  // No body is the same as an empty one.
+  app.addHook('preValidation', async request => {
+    request.body ??= {}
+  })
+
+  app.post(
+    '/v1/clusters/:cluster/switchover',
+    {
+      config: { access: 'admin' },
+      schema: {
+        operationId: 'switchover',
+        tags: ['clusters'],
+        summary: 'Exchange the roles of the primary and a standby',
+        description:
+          'First it is seen whether anything would make it slow or fail: long transactions, backups, the archive, lag, settings, slots, disk, repmgrd, logins. ' +
+          'Then the primary is stopped, and the standby promoted once it has replayed the last byte: no commit is lost, and writes are refused for less than a second. ' +
+          'Connections to the old primary are cut. It comes back as a standby, the others follow the new primary, and repmgr’s metadata are put right. ' +
+          'Where the primary does not stop in time everything goes back, and the answer says what was in the way.',
+        params: ClusterParams,
+        body: Switchover,
+        querystring: ChangeQuery,
+        headers: PreferHeader,
+        response: {
+          200: planOrOutcome,
+          202: acceptedAs(exampleSwitchover),
+          ...problemResponses(...WITH_BODY, ...OF_OPERATIONS, 'not-found', 'cluster-not-built', 'cluster-busy'),
+        },
+      },
+    },
+    async (request, reply) => {
+      const { body } = request
+      const cluster =
+        body.to === undefined
+          ? await findCluster(services, request.params.cluster)
+          : (await findNode(services, { cluster: request.params.cluster, node: body.to })).cluster
+      refuseUnbuilt(cluster)
+      return answerChange(services, request, reply, { type: 'switchover', cluster, input: body })
+    },
+  )
+}

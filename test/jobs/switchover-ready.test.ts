@@ -1,0 +1,61 @@
+import t from 'tap'
+import { obstacles, type PrimaryFacts, type SuccessorFacts } from '../../jobs/steps/switchover-ready.js'
+
+const primary: PrimaryFacts = {
+  lsn: '0/5000000',
+  oldest: undefined,
+  backups: 0,
+  waitingSegments: 0,
+  archiveFailing: false,
+  settings: { max_connections: 100 },
+}
+const successor: SuccessorFacts = {
+  replayed: '0/5000000',
+  paused: false,
+  receiver: 'streaming',
+  slotsLeft: 10,
+  sendersLeft: 10,
+  settings: { max_connections: 100 },
+  freeBytes: 10_000_000_000,
+}
+const limits = { maxTransactionAgeMs: 60_000, maxLagBytes: 1_000_000 }
+const oldest = { pid: 7, user: 'app', application: 'billing', ageMs: 61_000 }
+
+t.test('each obstacle by itself, in words that name the place', async t => {
+  t.same(obstacles('pg1', 'pg2', primary, successor, 2, limits), [], 'nothing stands in the way')
+  const table: [Partial<PrimaryFacts>, Partial<SuccessorFacts>, RegExp][] = [
+    [{ oldest }, {}, /A transaction of app \(billing, process 7\) on pg1 has been open for 61 s/],
+    [{ oldest: { ...oldest, application: '' } }, {}, /no application_name/],
+    [{ backups: 1 }, {}, /base backup of pg1/],
+    [{ waitingSegments: 9 }, {}, /9 WAL segments of pg1 wait/],
+    [{ waitingSegments: 1, archiveFailing: true }, {}, /the last try failed/],
+    [{}, { paused: true }, /Replay is paused on pg2/],
+    [{}, { receiver: null }, /pg2 does not stream/],
+    [{}, { replayed: null }, /pg2 has replayed nothing/],
+    [{ lsn: '0/6000000' }, {}, /pg2 is 16777216 bytes of WAL behind pg1/],
+    [{}, { slotsLeft: 1 }, /room for 1 more slots/],
+    [{}, { sendersLeft: 2 }, /2 more streams/],
+    [{}, { settings: { max_connections: 50 } }, /max_connections is 50 on pg2 and 100 on pg1/],
+    [{}, { freeBytes: 1_000_000 }, /0 MiB of disk free/],
+  ]
+  for (const [there, here, said] of table) {
+    const found = obstacles('pg1', 'pg2', { ...primary, ...there }, { ...successor, ...here }, 2, limits)
+    t.equal(found.length, 1, String(said))
+    t.match(found[0]?.detail, said)
+    t.match(found[0]?.remedy, /^[A-Z].*\.$/, 'with what to do')
+  }
+})
+
+t.test('what is at its limit is no obstacle', async t => {
+  t.same(
+    obstacles(
+      'pg1',
+      'pg2',
+      { ...primary, oldest: { ...oldest, ageMs: 60_000 }, waitingSegments: 8 },
+      { ...successor, slotsLeft: 2, sendersLeft: 3, settings: { max_connections: 200 } },
+      2,
+      limits,
+    ),
+    [],
+  )
+})

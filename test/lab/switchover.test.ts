@@ -1,0 +1,165 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import type { Problem } from '../../src/api/problems.js'
+import type { ClusterStatus } from '../../src/cluster/status.js'
+import type { Operation, PlanPreview } from '../../src/operations/operation.js'
+import { ended, psql, startLabTest, stepIn } from '../fixtures/lab.js'
+import { eventually } from '../fixtures/redis.js'
+import { lostRows, overlaps, prepareWriter, startWriter, writerAccess } from '../fixtures/writer.js'
+
+const SWITCHOVERS = 10
+
+t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, async t => {
+  const { lab, node, addHosts, start } = await startLabTest(t, 'switchover')
+  const hosts = await addHosts(['pg1', 'pg2', 'pg3'])
+  let service = await start()
+  const call = <T = Operation & Problem>(path: string, body: unknown = {}) =>
+    service.call<T>('POST', `/v1/clusters/orders/switchover${path}`, { body })
+  const status = async () => (await service.call<ClusterStatus>('GET', '/v1/clusters/orders/status')).body
+  const healthy = (primary: string) =>
+    eventually(async () => {
+      const now = await status()
+      return now.diagnosis.code === 'healthy' && now.primary === primary ? now : undefined
+    }, 60_000)
+  const show = (host: string) =>
+    lab.exec(
+      host,
+      ['sudo', '-u', 'postgres', '/usr/lib/postgresql/15/bin/repmgr', '-f', '/etc/repmgr.conf', 'cluster', 'show'],
+      { reject: false },
+    )
+  const slots = (host: string) =>
+    psql(lab, host, "SELECT string_agg(slot_name || ' ' || active, ',' ORDER BY slot_name) FROM pg_replication_slots")
+
+  const { body: built } = await service.call<Operation>('POST', '/v1/clusters?wait=60', {
+    body: { name: 'orders', postgresVersion: 15, nodes: hosts.map(node), access: writerAccess(lab), bootstrap: true },
+  })
+  t.equal((await ended(() => service, built.id)).state, 'succeeded')
+  await prepareWriter(lab, 'pg1')
+
+  await t.test('a dry run says what would be done, and to whom', async t => {
+    const { status: code, body } = await call<PlanPreview>('?dryRun=true')
+    t.equal(code, 200)
+    t.match(
+      body.steps.find(({ id }) => id === 'cluster/exchange'),
+      { title: 'stop pg1 and promote pg2', verdict: 'would_run', reason: 'pg1 is the primary' },
+    )
+    t.equal((await status()).primary, 'pg1')
+    t.equal(await slots('pg2'), '', 'nothing was made')
+  })
+
+  await t.test('who cannot take over is refused, with the reason', async t => {
+    const refused = async (body: unknown) => (await call('?wait=60', body)).body
+    t.match(await refused({ to: 'pg1' }), { status: 409, detail: /pg1 is the primary already/ })
+    t.match(await call('', { to: 'pg9' }), { status: 404 })
+  })
+
+  await t.test(`${SWITCHOVERS} in a row, under a client that writes`, async t => {
+    const writer = await startWriter(
+      t,
+      lab,
+      hosts.map(({ address }) => address),
+    )
+    await sleep(1000)
+    const took: number[] = []
+    for (let turn = 1; turn <= SWITCHOVERS; turn += 1) {
+      const to = ['pg2', 'pg3', 'pg1'][turn % 3] as string
+      const before = (await status()).primary
+      if (before === to) continue
+      const begun = performance.now()
+      const { status: code, body } = await call('?wait=60', { to })
+      took.push(Math.round(performance.now() - begun))
+      t.equal(code, 200, code === 200 ? `to ${to}` : JSON.stringify(body))
+      const now = await healthy(to)
+      t.same(
+        now.nodes.map(({ name, role, state, upstream, slot }) => [name, role, state, upstream, slot?.active]),
+        hosts.map(({ name }) =>
+          name === to ? [name, 'primary', 'running', null, undefined] : [name, 'standby', 'streaming', to, true],
+        ),
+      )
+    }
+    const report = await writer.end()
+    const { primary } = await status()
+    t.ok(report.acknowledged.length > 500, `${report.acknowledged.length} rows were acknowledged`)
+    t.same(await lostRows(lab, primary ?? '', report), [], 'none of them is lost')
+    t.same(overlaps(report), [], 'no two accepted writes at a time')
+    t.comment(`took ${took.join(', ')} ms; writes refused for ${report.gaps.map(({ ms }) => ms).join(', ')} ms`)
+    for (const { name } of hosts) {
+      const { exitCode, stdout } = await show(name)
+      t.equal(exitCode, 0, `repmgr cluster show on ${name}: ${stdout}`)
+      t.equal(
+        await slots(name),
+        name === primary
+          ? hosts.flatMap((host, index) => (host.name === primary ? [] : [`repmgr_slot_${index + 1} true`])).join(',')
+          : '',
+        `no slot is left on ${name}`,
+      )
+    }
+  })
+
+  await t.test('a description that is applied afterwards changes nothing', async t => {
+    const { body } = await service.call<Operation>('POST', '/v1/clusters?wait=60', {
+      body: { name: 'orders', postgresVersion: 15, nodes: hosts.map(node), access: writerAccess(lab), bootstrap: true },
+    })
+    t.equal(body.result?.changedSteps, 0, JSON.stringify(body.steps?.filter(({ state }) => state === 'changed')))
+  })
+
+  await t.test('a transaction that is open for long is named, and nothing is touched', async t => {
+    const { primary } = await status()
+    const slow = lab.exec(primary ?? '', ['sudo', '-u', 'postgres', 'psql', '-XAtqc', 'BEGIN; SELECT pg_sleep(20)'], {
+      reject: false,
+    })
+    await sleep(1500)
+    const { body } = await call('?wait=60', { maxTransactionAgeMs: 500 })
+    t.match(body.detail, /A transaction of postgres \(psql, process \d+\) on pg\d has been open for \d+ s/)
+    t.equal((await status()).primary, primary)
+    await psql(
+      lab,
+      primary ?? '',
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(20)%' AND pid <> pg_backend_pid()",
+    )
+    await slow
+  })
+
+  await t.test('a primary that does not stop in time is the primary again', async t => {
+    const { primary = null, nodes } = await status()
+    const old = primary ?? ''
+    const to = nodes.find(({ role }) => role === 'standby')?.name ?? ''
+    // A client whose backend does not hear the signal keeps the server from ending.
+    const writer = await startWriter(
+      t,
+      lab,
+      hosts.map(({ address }) => address),
+    )
+    await sleep(500)
+    await lab.signal(old, 'postgres: 15/main: app', 'SIGSTOP')
+    const { body } = await call('?wait=60', { to, deadlineMs: 2000 })
+    t.match(body, {
+      type: '/problems/operation-failed',
+      detail: /is the primary as before.*had not ended in time.*app/s,
+    })
+    await healthy(old)
+    t.equal(await slots(to), '', 'the slots for the new order are gone again')
+    const report = await writer.end()
+    t.same(await lostRows(lab, old, report), [])
+    t.same(overlaps(report), [])
+    const { body: again } = await call('?wait=60', { to })
+    t.equal(again.state, 'succeeded', JSON.stringify(again.error))
+    await healthy(to)
+  })
+
+  await t.test('a worker killed right after the stop: the next one finishes it', async t => {
+    const { primary } = await status()
+    const { body } = await call('')
+    await stepIn(() => service, body.id, 'cluster/exchange', ['running', 'changed'])
+    await service.kill()
+    service = await start()
+    const operation = await ended(() => service, body.id, 120_000)
+    t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+    const now = await eventually(async () => {
+      const seen = await status()
+      return seen.diagnosis.code === 'healthy' ? seen : undefined
+    }, 60_000)
+    t.not(now.primary, primary)
+    t.equal(now.nodes.filter(({ role }) => role === 'primary').length, 1)
+  })
+})
