@@ -9,6 +9,7 @@ import { refuseWrongSettings } from './refuse-settings.js'
 import { refuseTakenDirectory } from './steps/archive-directory.js'
 import { proveArchive } from './steps/archive-proof.js'
 import { archiveRemovalStages } from './steps/archive-removal.js'
+import { dropFormerSlots } from './steps/move-stream.js'
 import { nodeSshStages, proveNodeSsh } from './steps/node-ssh.js'
 import { preflight } from './steps/preflight.js'
 import { prepareHost } from './steps/prepare-host.js'
@@ -40,6 +41,10 @@ export function planCluster(bench: Bench): Plan {
         ...standbys.map(node => makeStandby(bench, node, primary)),
       ),
     ),
+    // Once all of them run: any of them may have been the upstream of another.
+    ...(levels.length > 0
+      ? [stage('forget former streams', ...levels.flat().map(node => [dropFormerSlots(bench, node, primary)]))]
+      : []),
     // Last, for it copies the metadata of all that were registered before it.
     ...(witness.length > 0
       ? [stage('make the witness', ...witness.map(node => makeWitness(bench, node, primary)))]

@@ -18,6 +18,7 @@ import { changeSettings } from './change-settings.js'
 import { cloneNode } from './clone-node.js'
 import type { OperationDefinition } from './define-operation.js'
 import { destroyCluster } from './destroy-cluster.js'
+import { followNode } from './follow-node.js'
 import { provisionNode } from './provision-node.js'
 import { registerNode } from './register-node.js'
 import { removeNode } from './remove-node.js'
@@ -43,6 +44,7 @@ const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'restart-node': restartNode,
   'register-node': registerNode,
   'unregister-node': unregisterNode,
+  'follow-node': followNode,
   'rotate-credentials': rotateCredentials,
   'verify-replication': verifyReplication,
   'change-access': changeAccess,

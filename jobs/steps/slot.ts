@@ -5,6 +5,23 @@ import type { Check, Step } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
 import { askLocal, superuser } from './local-sql.js'
 
+/** Whoever still streams through it is cut off first. */
+export const dropSlotSql = (slot: string) => ({
+  shown: `SELECT pg_drop_replication_slot('${slot}')   -- after its stream was ended`,
+  statement: () => `DO $$
+DECLARE busy int;
+BEGIN
+  FOR attempt IN 1..200 LOOP
+    SELECT active_pid INTO busy FROM pg_replication_slots WHERE slot_name = '${slot}';
+    EXIT WHEN busy IS NULL;
+    PERFORM pg_terminate_backend(busy);
+    PERFORM pg_sleep(0.1);
+  END LOOP;
+END $$;
+SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '${slot}';
+`,
+})
+
 /**
  * Drops the slot that kept WAL for a node that is gone, wherever it is. Whoever still streams from it is cut off: a host
  * that vanished without a word holds it until the server notices.
@@ -19,19 +36,7 @@ export function dropSlot(bench: Bench, upstream: ClusterNode, gone: ClusterNode)
     actions: [
       runSql(bench.host(upstream), bench.cluster.name, {
         ...superuser(bench),
-        shown: `SELECT pg_drop_replication_slot('${slot}')   -- after its stream was ended`,
-        statement: () => `DO $$
-DECLARE busy int;
-BEGIN
-  FOR attempt IN 1..200 LOOP
-    SELECT active_pid INTO busy FROM pg_replication_slots WHERE slot_name = '${slot}';
-    EXIT WHEN busy IS NULL;
-    PERFORM pg_terminate_backend(busy);
-    PERFORM pg_sleep(0.1);
-  END LOOP;
-END $$;
-SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '${slot}';
-`,
+        ...dropSlotSql(slot),
       }),
     ],
     async check({ signal }): Promise<Check> {

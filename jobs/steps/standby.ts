@@ -18,12 +18,19 @@ import type { Bench } from '../bench.js'
 import { isInUse, NotAStandby, refuseForeign } from '../find-primary.js'
 import { until } from '../until.js'
 import { emptyUnused, markerFile } from './data-directory.js'
+import { moveStream } from './move-stream.js'
 import { startServer } from './primary.js'
 import { registrationOf } from './registration.js'
 import { refuseUsedTablespaces } from './tablespaces.js'
 
 export function makeStandby(bench: Bench, node: ClusterNode, primary: ClusterNode): Step[] {
-  return [clone(bench, node, primary), ...startStandby(bench, node, primary), registerStandbyNode(bench, node, primary)]
+  return [
+    clone(bench, node, primary),
+    startServer(bench, node, CATCH_UP_TIMEOUT_MS),
+    moveStream(bench, node, primary),
+    follow(bench, node, primary),
+    registerStandbyNode(bench, node, primary),
+  ]
 }
 
 /** Without a primary that runs, it starts all the same, and streams once there is one. */

@@ -43,6 +43,7 @@ export interface OperationInputs {
   'restart-node': Confirmed
   'register-node': AboutNode
   'unregister-node': AboutNode
+  'follow-node': AboutNode & { upstream?: string }
   'change-access': { access: Access }
   'remove-node': Confirmed & { wipe?: boolean }
   switchover: SwitchoverInput

@@ -238,7 +238,7 @@ function standbyRow(view: View, node: ClusterNode, common: Blank, said: Observat
     findings.push({ code: 'standby_detached', detail: `${node.name} receives no WAL${because}.` })
     problems.push(`It receives no WAL: its stream from ${expected?.name ?? 'the primary'} is down.`)
   } else if (expected && upstream && upstream !== expected) {
-    const detail = `streams from ${upstream.name}, and is to stream from ${expected.name}: repmgr standby follow --upstream-node-id=${expected.nodeId} on it moves it there.`
+    const detail = `streams from ${upstream.name}, and is to stream from ${expected.name}: POST /v1/clusters/${cluster.name}/nodes/${node.name}/follow moves it there.`
     findings.push({ code: 'standby_detached', detail: `${node.name} ${detail}` })
     problems.push(`It ${detail}`)
   }

@@ -135,7 +135,8 @@ export function misplacements(nodes: readonly Placed[], base: string): { pointer
   return found
 }
 
-function objectionTo(node: Placed, name: string, byName: ReadonlyMap<string, Placed>): string | undefined {
+/** Why a standby cannot be told to stream from the node of that name, whoever streams from whom now: a sentence. */
+export function upstreamObjection(node: Placed, name: string, byName: ReadonlyMap<string, Placed>): string | undefined {
   if (name === node.name) return `${node.name} cannot stream from itself.`
   const upstream = byName.get(name)
   if (!upstream) return `${node.name} is to stream from ${name}, and there is no such node.`
@@ -143,6 +144,14 @@ function objectionTo(node: Placed, name: string, byName: ReadonlyMap<string, Pla
   // repmgr reads the metadata of the node that it clones from, and that node has them late.
   if (upstream.applyDelayMs !== undefined)
     return `${node.name} is to stream from ${name}, which is delayed; take the node that ${name} itself streams from.`
+  return undefined
+}
+
+/** The same of a description, in which the chain of upstreams must end somewhere. */
+function objectionTo(node: Placed, name: string, byName: ReadonlyMap<string, Placed>): string | undefined {
+  const objection = upstreamObjection(node, name, byName)
+  const upstream = byName.get(name)
+  if (objection !== undefined || !upstream) return objection
   const path = [node.name]
   for (
     let at: Placed | undefined = upstream;

@@ -20,6 +20,7 @@ const OPERATIONS = {
   'restart-node': 'the server is stopped and started',
   'register-node': 'repmgr gets to know the node',
   'unregister-node': 'repmgr forgets the node',
+  'follow-node': 'a running standby streams from another node',
   'rotate-credentials': 'the role repmgr gets a new password',
   'remove-node': 'a standby leaves the cluster',
   'destroy-cluster': 'the servers of a cluster are wiped, and it is forgotten',

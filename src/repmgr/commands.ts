@@ -47,15 +47,6 @@ export function registerStandby(layout: Layout, upstreamNodeId: number, delayed:
   }
 }
 
-/** On the standby: it streams from another node from now on, with a slot there, and the one on the node before is dropped. */
-export function followUpstream(layout: Layout, upstreamNodeId: number): Command {
-  return {
-    argv: [...base(layout), 'standby', 'follow', `--upstream-node-id=${upstreamNodeId}`],
-    as: 'postgres',
-    timeoutMs: 120_000,
-  }
-}
-
 /** On the witness: enters it on the primary, and copies all of repmgr's metadata from there. */
 export function registerWitness(layout: Layout, primary: { host: string; port: number }): Command {
   return {

@@ -22,6 +22,7 @@ t.test('single steps on one node', async t => {
     ['start', 'start-node', true],
     ['stop', 'stop-node', true],
     ['restart', 'restart-node', true],
+    ['follow', 'follow-node', false],
   ] as const) {
     t.test(verb, async t => {
       const response = await post(`pg2/${verb}`)
@@ -51,4 +52,19 @@ t.test('single steps on one node', async t => {
       await finish(test, meant.json().id)
     })
   }
+
+  t.test('follow another node', async t => {
+    const response = await post('pg2/follow', { upstream: 'pg1' })
+    t.equal(response.statusCode, 202)
+    t.same(await store.operations.input(response.json().id), { node: 'pg2', upstream: 'pg1' })
+    await finish(test, response.json().id)
+    for (const [upstream, why] of [
+      ['pg9', /there is no such node/],
+      ['pg2', /cannot stream from itself/],
+    ] as const) {
+      const refused = await post('pg2/follow', { upstream })
+      t.match(told(refused), problemOf(422, 'inconsistent'))
+      t.match(refused.json().errors, [{ pointer: '/upstream', detail: why }])
+    }
+  })
 })

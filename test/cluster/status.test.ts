@@ -360,7 +360,8 @@ const situations: Record<string, Situation> = {
     cluster: cascaded,
     probes: [primary('pg1'), standby('pg2'), standby('pg3')],
     code: 'standby_detached',
-    detail: /pg3 streams from pg1, and is to stream from pg2: repmgr standby follow --upstream-node-id=2 on it/,
+    detail:
+      /pg3 streams from pg1, and is to stream from pg2: POST \/v1\/clusters\/orders\/nodes\/pg3\/follow moves it there/,
     nodes: {
       pg3: { state: 'streaming', upstream: 'pg1', slot: { name: 'repmgr_slot_3' }, problem: /is to stream from pg2/ },
     },

@@ -3,6 +3,7 @@ import t from 'tap'
 import type { Bench } from '../../jobs/bench.js'
 import { cloneNode } from '../../jobs/clone-node.js'
 import { destroyCluster } from '../../jobs/destroy-cluster.js'
+import { followNode } from '../../jobs/follow-node.js'
 import { provisionNode } from '../../jobs/provision-node.js'
 import { registerNode } from '../../jobs/register-node.js'
 import { removeNode } from '../../jobs/remove-node.js'
@@ -37,6 +38,11 @@ const PLANS: Record<string, (bench: Bench, input: { node: string; confirm?: stri
   restart: restartNode.plan,
   register: registerNode.plan,
   unregister: unregisterNode.plan,
+  follow: followNode.plan,
+  'follow-pg3': (bench, input) => {
+    const wanted = { ...input, upstream: 'pg3' }
+    return followNode.plan({ ...bench, cluster: followNode.target(bench.cluster, wanted) }, wanted)
+  },
 }
 
 const CREATED_STANDBY = { pg1: primary, pg2: created }
@@ -50,6 +56,7 @@ const WIPED = ['pg2/archive-removal', 'pg2/ssh-removal', 'pg2/wipe', 'pg2/close-
 /** What the others forget of pg2, and how it is seen that they have. */
 const OUT = ['pg2/unregister', 'pg1/access', 'pg1/firewall', 'pg1/pass-file']
 const GONE = ['pg1/drop-slot-of-pg2', 'cluster/gone']
+const MOVED = ['pg2/upstream', 'pg2/follow', 'pg2/register', 'pg2/former-slots']
 const ERASE = (node: string) =>
   ['stop', 'stopped', 'archive-removal', 'ssh-removal', 'wipe', 'close-firewall', 'traces'].map(
     step => `${node}/${step}`,
@@ -438,6 +445,37 @@ const situations: [
     ['pg2/take-over', 'pg2/stop', 'pg2/stopped', 'pg2/give-up-copy', 'pg2/clone'],
     { adopted: true, confirm: 'pg2' },
   ],
+  ['follow pg2', 'a standby', RUNNING, [...MOVED, 'cluster/proof']],
+  [
+    'follow pg2',
+    'beside a witness, which is told',
+    { ...RUNNING, w1: witness },
+    [...MOVED, 'w1/register', 'cluster/proof'],
+  ],
+  ['follow pg1', 'the primary', RUNNING, /^node-is-primary/],
+  [
+    'follow w1',
+    'the witness',
+    { ...RUNNING, w1: witness },
+    /^node-is-witness: w1 is the witness: it streams from nobody/,
+  ],
+  ['follow pg2', 'that is stopped', { pg1: primary, pg2: stopped(standby) }, /^step-out-of-order/],
+  ['follow pg2', 'a bare host', { pg1: primary }, /^step-out-of-order/],
+  ['follow pg2', 'while the primary is away', { pg2: standby }, /^primary-unclear/, { absent: ['pg1'] }],
+  ['follow-pg3 pg2', 'another standby', { ...RUNNING, pg3: standby }, [...MOVED, 'cluster/proof']],
+  [
+    'follow-pg3 pg2',
+    'a standby that is away',
+    RUNNING,
+    /^upstream-away: pg2 is to stream from pg3, and pg3 does not answer/,
+    { absent: ['pg3'] },
+  ],
+  [
+    'follow-pg3 pg2',
+    'a standby that is stopped',
+    { ...RUNNING, pg3: stopped(standby) },
+    /^upstream-away: .* pg3 is stopped/,
+  ],
   ['start pg9', 'a node that is not there any more', RUNNING, /^node-gone/],
 ]
 
@@ -465,3 +503,13 @@ for (const [call, title, found, expected, { confirm, absent, unbuilt, adopted } 
     else t.same(said, expected)
   })
 }
+
+t.test('follow: a circle by what is described is refused', async t => {
+  const bench = benchOf({ pg1: primary, pg2: standby, pg3: standby }, { absent: [], built: true })
+  const below = followNode.target(bench.cluster, { node: 'pg3', upstream: 'pg2' })
+  const wanted = { node: 'pg2', upstream: 'pg3' }
+  t.throws(() => followNode.plan({ ...bench, cluster: followNode.target(below, wanted) }, wanted), {
+    code: 'cannot-follow',
+    message: /pg2 would stream from pg3 would stream from pg2, a circle without a primary/,
+  })
+})

@@ -8,7 +8,6 @@ import { passFile } from '../../src/postgres/pass-file.js'
 import { scramVerifier } from '../../src/postgres/scram.js'
 import {
   cloneStandby,
-  followUpstream,
   registerPrimary,
   registerStandby,
   registerWitness,
@@ -75,7 +74,6 @@ t.test('its commands', async t => {
     { argv: [...base, 'standby', 'register', '--upstream-node-id=7', '--force'] },
     'a delayed one has its own row late: not waited for',
   )
-  t.match(followUpstream(layout, 7), { argv: [...base, 'standby', 'follow', '--upstream-node-id=7'], as: 'postgres' })
   t.match(registerWitness(layout, { host: 'db1', port: 6000 }), {
     argv: [...base, '-d', nodeConninfo({ host: 'db1', port: 6000 }), 'witness', 'register', '--force'],
     as: 'postgres',

@@ -3,8 +3,9 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { NodeName } from '../../cluster/model.js'
 import type { OperationInputs } from '../../cluster/operation-inputs.js'
+import { upstreamObjection } from '../../cluster/topology.js'
 import { exampleStepOperation } from '../examples.js'
-import { ProblemError } from '../problems.js'
+import { type ProblemCode, ProblemError } from '../problems.js'
 import {
   acceptedAs,
   answerChange,
@@ -37,6 +38,25 @@ const ConfirmedStep = Type.Object(
     'x-examples': {
       plain: { summary: 'Nothing to confirm', value: {} },
       confirmed: { summary: 'It is meant', value: { confirm: 'pg1' } },
+    },
+  },
+)
+
+const FollowStep = Type.Object(
+  {
+    upstream: Type.Optional({
+      ...NodeName,
+      description:
+        'The node to stream from; it is recorded. With the name of the primary: from the primary, whichever that is. Default: as it is described.',
+    }),
+  },
+  {
+    additionalProperties: false,
+    title: 'FollowStep',
+    description: 'The body may be left out: the node then streams from where its description says.',
+    'x-examples': {
+      plain: { summary: 'As it is described', value: {} },
+      cascading: { summary: 'Below another standby', value: { upstream: 'pg3' } },
     },
   },
 )
@@ -99,6 +119,15 @@ const CONFIRMED = {
   },
 } satisfies { [T in keyof OperationInputs]?: StepRoute }
 
+const FOLLOW: StepRoute = {
+  verb: 'follow',
+  summary: 'Let a running standby stream from another node',
+  description:
+    'Without a restart: a slot is made on the new upstream, the standby is told, and once it is seen to stream from there the slot on the old one is dropped and ' +
+    'repmgr’s metadata are put right. Where nothing comes within a minute the standby goes back to where it was. Refused where it would be stranded: ' +
+    'an upstream that is away or receives nothing itself, a circle, another timeline history, WAL that is not there any more.',
+}
+
 const entriesOf = <T extends object>(steps: T) => Object.entries(steps) as [keyof T, StepRoute][]
 
 export const nodeStepRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
@@ -107,7 +136,11 @@ export const nodeStepRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
     request.body ??= {}
   })
 
-  const schemaOf = (type: keyof typeof PLAIN | keyof typeof CONFIRMED, { verb, summary, description }: StepRoute) => ({
+  const schemaOf = (
+    type: keyof typeof PLAIN | keyof typeof CONFIRMED | 'follow-node',
+    { verb, summary, description }: StepRoute,
+    ...more: ProblemCode[]
+  ) => ({
     operationId: `${verb}Node`,
     tags: ['nodes'],
     summary,
@@ -118,7 +151,14 @@ export const nodeStepRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
     response: {
       200: planOrOutcome,
       202: acceptedAs(exampleStepOperation(type)),
-      ...problemResponses(...WITH_BODY, ...OF_OPERATIONS, 'not-found', 'cluster-busy', 'confirmation-required'),
+      ...problemResponses(
+        ...WITH_BODY,
+        ...OF_OPERATIONS,
+        'not-found',
+        'cluster-busy',
+        'confirmation-required',
+        ...more,
+      ),
     },
   })
 
@@ -147,6 +187,27 @@ export const nodeStepRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
       },
     )
   }
+
+  app.post(
+    '/v1/clusters/:cluster/nodes/:node/follow',
+    {
+      config: { access: 'admin' },
+      schema: {
+        ...schemaOf('follow-node', FOLLOW, 'inconsistent'),
+        body: FollowStep,
+      },
+    },
+    async (request, reply) => {
+      const { cluster, node } = await findNode(services, request.params)
+      const { upstream } = request.body
+      const byName = new Map(cluster.nodes.map(one => [one.name, one]))
+      const detail = upstream === undefined ? undefined : upstreamObjection(node, upstream, byName)
+      if (detail !== undefined)
+        throw new ProblemError('inconsistent', detail, { errors: [{ pointer: '/upstream', detail }] })
+      const input = { node: node.name, ...(upstream === undefined ? {} : { upstream }) }
+      return answerChange(services, request, reply, { type: 'follow-node', cluster, node: node.name, input })
+    },
+  )
 }
 
 /** A confirmation that names something else is worse than none. */
