@@ -129,18 +129,25 @@ remains) nft list table inet "$table" >/dev/null 2>&1 || nft list ruleset | grep
 esac
 `
 
-/** ufw keeps comments with its rules, and says its rules as the commands that make them. */
+/**
+ * ufw keeps comments with its rules, and says its rules as the commands that make them. A network of all addresses it does not
+ * take; `any` it does, which is both families, and says the rule without its source then.
+ */
 const ufw = `ours() { ufw show added | sed -n "s/^\\(ufw .*\\) comment '$tag'\\$/\\1/p"; }
-have() { ours | sed -n 's/^ufw allow from \\([^ ]*\\) to any port \\([0-9]*\\) proto tcp$/\\2 \\1/p' | sort; }
+told() { rules | sed 's, [^ ]*/0$, any,' | sort -u; }
+as_rule() {
+  sed -n -e 's/^ufw allow from \\([^ ]*\\) to any port \\([0-9]*\\) proto tcp$/\\2 \\1/p' -e 's,^ufw allow \\([0-9]*\\)/tcp$,\\1 any,p'
+}
+have() { ours | as_rule | sort; }
 drop() { ours | while read -r _ rule; do ufw delete $rule >/dev/null || exit 1; done; }
 case $1 in
-check) [ "$(have)" = "$(rules)" ] && [ "$(ours | wc -l)" -eq "$(rules | wc -l)" ] ;;
+check) [ "$(have)" = "$(told)" ] && [ "$(ours | wc -l)" -eq "$(told | wc -l)" ] ;;
 apply)
-  rules | while read -r port from; do ufw allow proto tcp from "$from" to any port "$port" comment "$tag" || exit 1; done || exit 1
+  told | while read -r port from; do ufw allow proto tcp from "$from" to any port "$port" comment "$tag" || exit 1; done || exit 1
   ours | while read -r _ rule; do
-    echo "ufw $rule" | sed -n 's/^ufw allow from \\([^ ]*\\) to any port \\([0-9]*\\) proto tcp$/\\2 \\1/p' | {
+    echo "ufw $rule" | as_rule | {
       read -r line
-      rules | grep -qxF "$line"
+      told | grep -qxF "$line"
     } || ufw delete $rule || exit 1
   done
   ;;

@@ -103,6 +103,21 @@ t.test(
       )
     })
 
+    await t.test('an application that may be anywhere: ufw takes all addresses too', async t => {
+      const grant = async (access: object[]) => {
+        const { body } = await service.call<Operation>('PUT', '/v1/clusters/orders/access', { body: { access } })
+        return ended(() => service, body.id)
+      }
+      const anywhere = [{ address: '0.0.0.0/0', databases: ['orders'], users: ['app'] }]
+      const opened = await grant(anywhere)
+      t.equal(opened.state, 'succeeded', JSON.stringify(opened.error))
+      t.match(opened.steps.find(({ id }) => id === 'pg2/firewall')?.state, 'changed')
+      for (const name of ['pg1', 'pg2', 'pg3']) t.equal(await reach('stranger', name), 0, name)
+      t.equal((await grant(anywhere)).result?.changedSteps, 0, 'seen as it is')
+      t.equal((await grant([])).state, 'succeeded')
+      t.not(await reach('stranger', 'pg2'), 0, 'and closed again')
+    })
+
     await t.test('the rules are there again after a boot', async t => {
       await lab.reboot('pg1')
       await eventually(async () => ((await reach('pg2', 'pg1')) === 0 ? true : undefined), 60_000)
