@@ -104,6 +104,18 @@ rm -f /etc/ssh/ssh_host_* /etc/hostname /etc/machine-id /var/lib/dbus/machine-id
 for unit in ${masked.join(' ')}; do ln -sf /dev/null "/etc/systemd/system/$unit"; done
 `
 
+/** Runs in a copy of the tree: the packages that provisioning would install, and no server of theirs. */
+const withPostgres = (suite: Suite) => `
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+mkdir -p /etc/postgresql-common/createcluster.d
+echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/lab.conf
+apt-get -q -y install postgresql-${suites[suite].postgres} postgresql-${suites[suite].postgres}-repmgr
+rm /etc/postgresql-common/createcluster.d/lab.conf
+# What the installation made that a host makes for itself.
+rm -f /etc/machine-id /var/lib/dbus/machine-id
+`
+
 const mirror = (): string => process.env.UNDERSTUDY_LAB_MIRROR ?? 'http://deb.debian.org/debian'
 
 /** Another recipe is another tree. The mirror is not part of it: it brings the same packages. */
@@ -116,9 +128,39 @@ const stamp = (suite: Suite) =>
 /** The directory of the golden tree of this recipe; it may not be built yet. */
 export const goldenTree = (suite: Suite): string => join(labDirectory(), `golden-${suite}-${stamp(suite)}`)
 
+/** The same with PostgreSQL and repmgr installed: for hosts on which that is not what is looked at. */
+export const postgresTree = (suite: Suite): string =>
+  `${goldenTree(suite)}-${createHash('sha256').update(withPostgres(suite)).digest('hex').slice(0, 8)}`
+
 /** Builds the golden tree of a suite unless it is there: about a minute, with the internet. Returns its directory. */
 export async function ensureGoldenTree(suite: Suite, log: (line: string) => void): Promise<string> {
-  const tree = goldenTree(suite)
+  return ensureTree(goldenTree(suite), log, async unfinished => {
+    await contained([
+      'debootstrap',
+      '--variant=minbase',
+      `--include=${installed.join(',')}`,
+      suite,
+      unfinished,
+      mirror(),
+    ])
+    await contained(['chroot', unfinished, 'sh', '-c', recipe(suite)])
+  })
+}
+
+/** The same of the tree with PostgreSQL: half a minute more. */
+export async function ensurePostgresTree(suite: Suite, log: (line: string) => void): Promise<string> {
+  const bare = await ensureGoldenTree(suite, log)
+  return ensureTree(postgresTree(suite), log, async unfinished => {
+    await contained(['cp', '-a', '--reflink=auto', bare, unfinished])
+    await contained(['chroot', unfinished, 'sh', '-c', withPostgres(suite)])
+  })
+}
+
+async function ensureTree(
+  tree: string,
+  log: (line: string) => void,
+  build: (unfinished: string) => Promise<void>,
+): Promise<string> {
   if (existsSync(tree)) {
     await touch(tree)
     return tree
@@ -132,15 +174,7 @@ export async function ensureGoldenTree(suite: Suite, log: (line: string) => void
     // A tree under its final name is a whole one: an interrupted build never counts.
     const unfinished = `${tree}.unfinished`
     await mkdir(labDirectory(), { recursive: true })
-    await contained([
-      'debootstrap',
-      '--variant=minbase',
-      `--include=${installed.join(',')}`,
-      suite,
-      unfinished,
-      mirror(),
-    ])
-    await contained(['chroot', unfinished, 'sh', '-c', recipe(suite)])
+    await build(unfinished)
     await rename(unfinished, tree)
     await touch(tree)
     log(`built the golden tree in ${Math.round((Date.now() - started) / 1000)} s`)
@@ -168,7 +202,7 @@ const isFresh = async (tree: string) =>
 
 /** Trees of older recipes that no lab stands on, and what an interrupted build left. */
 async function removeOldTrees(): Promise<void> {
-  const kept = new Set(Object.keys(suites).map(suite => goldenTree(suite as Suite)))
+  const kept = new Set((Object.keys(suites) as Suite[]).flatMap(suite => [goldenTree(suite), postgresTree(suite)]))
   for (const lab of await labNames()) {
     const record = await readLab(lab)
     if (record) kept.add(record.golden)

@@ -18,7 +18,7 @@ import {
   unblockPackets,
   unfillDisk,
 } from './faults.js'
-import { defaultSuite, ensureGoldenTree, goldenTree, type Suite } from './golden.js'
+import { defaultSuite, ensureGoldenTree, ensurePostgresTree, goldenTree, type Suite } from './golden.js'
 import { addToHostsFile, hostsLine, loginUser, type Neighbour, writeIdentity } from './identity.js'
 import { withLock } from './lock.js'
 import {
@@ -132,15 +132,17 @@ export async function bringUpLab(options: {
   publicKeys: readonly string[]
   /** The Debian release of its hosts. Default bookworm. */
   suite?: Suite
+  /** Its hosts have the packages of PostgreSQL and repmgr already, and no server. Default: they are bare. */
+  postgres?: boolean
   log?: (line: string) => void
 }): Promise<Lab> {
-  const { name, hosts = [], publicKeys, suite = defaultSuite, log = () => {} } = options
+  const { name, hosts = [], publicKeys, suite = defaultSuite, postgres = false, log = () => {} } = options
   checkName('lab', name)
   for (const host of hosts) checkName('host', host)
   const missing = await whatIsMissing()
   if (missing) throw new LabError(missing)
   await ensurePackages(log)
-  const golden = await ensureGoldenTree(suite, log)
+  const golden = await (postgres ? ensurePostgresTree(suite, log) : ensureGoldenTree(suite, log))
   await takeLabDown(name)
   try {
     await withLock(`lab-${name}`, async () => {

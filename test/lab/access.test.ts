@@ -13,7 +13,7 @@ t.test(
   'pg_hba.conf: one managed block, first, for nodes and applications, proven before it counts',
   { timeout: 600_000 },
   async t => {
-    const { lab, node, addHosts, start } = await startLabTest(t, 'access')
+    const { lab, node, addHosts, start } = await startLabTest(t, 'access', { postgres: true })
     const hosts = await addHosts(['pg1', 'pg2'])
     const [pg1, pg2] = hosts
     if (!pg1 || !pg2) throw new Error('no hosts')

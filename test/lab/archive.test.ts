@@ -9,7 +9,7 @@ const SSH = '/var/lib/postgresql/.ssh'
 const LIMIT_MS = 240_000
 
 t.test('passwordless SSH between the postgres users, and ship_logs.sh made right', { timeout: 890_000 }, async t => {
-  const { lab, node, addHosts, start } = await startLabTest(t, 'arch')
+  const { lab, node, addHosts, start } = await startLabTest(t, 'arch', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2', 'pg3'])
   const service = await start()
   const names = hosts.map(({ name }) => name)

@@ -12,7 +12,7 @@ t.test(
   'every edge is tried, replication is proven, the password is changed unnoticed',
   { timeout: 600_000 },
   async t => {
-    const { lab, node, addHosts, start } = await startLabTest(t, 'checks')
+    const { lab, node, addHosts, start } = await startLabTest(t, 'checks', { postgres: true })
     const hosts = await addHosts(['pg1', 'pg2'])
     const service = await start()
     const cluster = { name: 'orders', postgresVersion: 15, nodes: hosts.map(node) }

@@ -22,7 +22,7 @@ t.test(
     timeout: 800_000,
   },
   async t => {
-    const { lab, node, addHosts, start } = await startLabTest(t, 'hostsec')
+    const { lab, node, addHosts, start } = await startLabTest(t, 'hostsec', { postgres: true })
     const hosts = await addHosts(['pg1', 'pg2', 'pg3', 'stranger'])
     const members = hosts.slice(0, 3)
     const service = await start()

@@ -9,7 +9,7 @@ import { eventually, startRedis } from '../fixtures/redis.js'
 /** Whatever goes away in the middle of an operation, it comes to its end once, or says what is left. */
 t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t => {
   const redis = await startRedis(t)
-  const { lab, node, addHosts, start } = await startLabTest(t, 'interrupt')
+  const { lab, node, addHosts, start } = await startLabTest(t, 'interrupt', { postgres: true })
   const api = await start({ REDIS_URL: redis.url, UNDERSTUDY_ROLES: 'api' })
   const worker = () => start({ REDIS_URL: redis.url, UNDERSTUDY_ROLES: 'worker' })
   let working: LabService = await worker()
@@ -146,7 +146,7 @@ t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t =>
 })
 
 t.test('the whole service is killed, with its embedded Redis left behind', { timeout: 300_000 }, async t => {
-  const { lab, node, addHosts, start } = await startLabTest(t, 'embedded')
+  const { lab, node, addHosts, start } = await startLabTest(t, 'embedded', { postgres: true })
   const [pg1] = await addHosts(['pg1'])
   if (!pg1) throw new Error('no host')
   let service = await start()

@@ -200,7 +200,7 @@ t.test('what cannot be done is refused before anything is touched', { timeout: 6
 })
 
 t.test('what else is in files that are not ours alone stays', { timeout: 300_000 }, async t => {
-  const { lab, node, addHosts, start } = await startLabTest(t, 'keep')
+  const { lab, node, addHosts, start } = await startLabTest(t, 'keep', { postgres: true })
   const [pg1, repmgr] = await addHosts(['pg1', 'repmgr'])
   if (!pg1 || !repmgr) throw new Error('no host')
   const service = await start()

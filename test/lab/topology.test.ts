@@ -6,7 +6,7 @@ import { ended, psql, startLabTest } from '../fixtures/lab.js'
 import { eventually } from '../fixtures/redis.js'
 
 t.test('a primary, its standby, a delayed standby of that one, and a witness', { timeout: 900_000 }, async t => {
-  const { lab, node, addHosts, start } = await startLabTest(t, 'topology')
+  const { lab, node, addHosts, start } = await startLabTest(t, 'topology', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2', 'pg3', 'eye'])
   const service = await start()
   const [pg1, pg2, pg3, eye] = hosts.map(node)
