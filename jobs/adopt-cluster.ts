@@ -10,10 +10,11 @@ import { OperationError } from '../src/operations/errors.js'
 import { FOUND_SETTINGS_QUERY } from '../src/postgres/found-settings.js'
 import { debianLayout } from '../src/postgres/layout.js'
 import { SHARED_SETTINGS } from '../src/postgres/shared-settings.js'
+import type { Asker } from '../src/store/event.js'
 import { repmgrPassword } from '../src/store/secrets.js'
-import type { Store } from '../src/store/store.js'
 import { type Bench, openBench, SystemUnsupported } from './bench.js'
 import { findPrimary } from './find-primary.js'
+import type { PlanContext } from './plan-operation.js'
 import { askLocal } from './steps/local-sql.js'
 import { settingsOf } from './steps/settings.js'
 
@@ -189,11 +190,18 @@ async function examineCluster(
   return { missing: answers.flat(), controllers, kept }
 }
 
+/** Who adopts, for the audit trail, and under which reference of theirs. */
+export interface AdoptionAsked {
+  by: Asker
+  reference?: string
+}
+
 /** Records a cluster that was found, with its password. Undefined where the name was taken meanwhile. */
 export async function adoptCluster(
-  { store, pool }: { store: Store; pool: HostPool },
+  { store, pool, worker = true }: PlanContext,
   found: Cluster,
   password: string | undefined,
+  { by, reference }: AdoptionAsked,
   signal: AbortSignal,
 ): Promise<Adoption | undefined> {
   const { missing, controllers, kept } = await examineCluster(pool, found, password, signal)
@@ -201,11 +209,27 @@ export async function adoptCluster(
   const cluster: Cluster = {
     ...found,
     ...kept,
-    controllers: [...new Set(controllers)].sort(),
+    ...(worker ? { controllers: [...new Set(controllers)].sort() } : {}),
     ...(ready ? { builtAt: found.createdAt } : {}),
   }
-  if (!(await store.clusters.create(cluster))) return undefined
+  const how = reference === undefined ? 'adopted' : `adopted (${reference})`
+  if (!(await store.clusters.create(cluster, by, how))) return undefined
   if (password !== undefined) await store.secrets.set(repmgrPassword(cluster.name), password)
+  return adoptionOf(cluster, missing)
+}
+
+/** The answer to an adoption that is asked for again: the record, and whether its servers can be asked by now. */
+export async function adoptedBefore(
+  { store, pool }: PlanContext,
+  cluster: Cluster,
+  signal: AbortSignal,
+): Promise<Adoption> {
+  const password = await store.secrets.get(repmgrPassword(cluster.name))
+  return adoptionOf(cluster, (await examineCluster(pool, cluster, password, signal)).missing)
+}
+
+function adoptionOf(cluster: Cluster, missing: string[]): Adoption {
+  const ready = missing.length === 0
   const path = `/v1/clusters/${cluster.name}`
   return {
     cluster,

@@ -153,6 +153,15 @@ export async function openBench(
   }
 }
 
+/**
+ * The bench as a worker has it, for a process that is none: only a worker's address is written to the hosts, so the one that
+ * they see this process under is not among those that should be there.
+ */
+export const withoutOwnAddress = (bench: Bench, configuredControllers: readonly string[]): Bench => {
+  const seenControllers = bench.cluster.controllers ?? []
+  return { ...bench, seenControllers, controllers: [...seenControllers, ...configuredControllers] }
+}
+
 export const askAs =
   (cluster: Cluster, password: string): Bench['ask'] =>
   (node, options, work) =>

@@ -2,28 +2,28 @@
 import type { Drift, DriftItem } from '../src/cluster/drift.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import { packageMismatches } from '../src/cluster/packages.js'
-import type { HostPool } from '../src/host/host.js'
 import { OperationError } from '../src/operations/errors.js'
 import type { CheckContext, Step } from '../src/operations/step.js'
 import { wantedPackages } from '../src/postgres/packages.js'
 import { readMetadata } from '../src/repmgr/metadata.js'
 import { makePassword, nextRepmgrPassword, repmgrPassword } from '../src/store/secrets.js'
-import type { Store } from '../src/store/store.js'
 import { withAcceptedPassword } from './accepted-password.js'
-import { type Bench, openBench } from './bench.js'
+import { type Bench, openBench, withoutOwnAddress } from './bench.js'
 import { planCluster } from './bootstrap-cluster.js'
 import { findPrimary } from './find-primary.js'
+import type { PlanContext } from './plan-operation.js'
 
 const LOOK_AGAIN = 'Nobody could look. Ask again once it answers.'
 
 export async function findDrift(
-  { store, pool, controllers = [] }: { store: Store; pool: HostPool; controllers?: readonly string[] },
+  { store, pool, controllers = [], worker = true }: PlanContext,
   cluster: Cluster,
   signal: AbortSignal,
 ): Promise<Drift> {
   // Nothing is written: where there is no password yet, any will do, and the server says that it is another one.
   const password = (await store.secrets.get(repmgrPassword(cluster.name))) ?? makePassword()
-  const opened = await openBench(cluster, password, pool, () => true, signal, controllers)
+  const surveyed = await openBench(cluster, password, pool, () => true, signal, controllers)
+  const opened = worker ? surveyed : withoutOwnAddress(surveyed, controllers)
   const bench = await withAcceptedPassword(opened, await store.secrets.get(nextRepmgrPassword(cluster.name)), signal)
   const away = [...bench.absent].map(
     ([node, detail]): DriftItem => ({ kind: 'unreachable', node, detail, remedy: LOOK_AGAIN }),

@@ -10,7 +10,7 @@ import { withAcceptedPassword } from './accepted-password.js'
 import { addStandby } from './add-standby.js'
 import { addWitness } from './add-witness.js'
 import { applyCluster } from './apply-cluster.js'
-import { type Bench, openBench } from './bench.js'
+import { type Bench, openBench, withoutOwnAddress } from './bench.js'
 import { bootstrapCluster } from './bootstrap-cluster.js'
 import { changeAccess } from './change-access.js'
 import { changeArchive } from './change-archive.js'
@@ -70,8 +70,17 @@ export interface PlannedOperation {
   complete(): Promise<void>
 }
 
+export interface PlanContext {
+  store: Store
+  pool: HostPool
+  /** Addresses of this service beside those that the hosts see. */
+  controllers?: readonly string[]
+  /** Whether operations are carried out in this process. Default: true. */
+  worker?: boolean
+}
+
 export async function planOperation<T extends OperationType>(
-  { store, pool, controllers = [] }: { store: Store; pool: HostPool; controllers?: readonly string[] },
+  { store, pool, controllers = [], worker = true }: PlanContext,
   {
     type,
     cluster,
@@ -95,7 +104,8 @@ export async function planOperation<T extends OperationType>(
     signal,
     controllers,
   )
-  const opened: Bench = operationId === undefined ? surveyed : { ...surveyed, operationId }
+  const seen = worker ? surveyed : withoutOwnAddress(surveyed, controllers)
+  const opened: Bench = operationId === undefined ? seen : { ...seen, operationId }
   // A rotation that stopped half-way left the new password on the servers: nothing else would come in with the old one.
   const bench = definition.password
     ? opened

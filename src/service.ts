@@ -93,6 +93,7 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
         pool,
         controllers: config.controllerAddresses,
         sshPublicKey: publicKey,
+        worker: config.roles.worker,
       })
       app = await buildApp({ services, loggerInstance: logger, bodyLimitBytes: config.bodyLimitBytes })
       const listening = app

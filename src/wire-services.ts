@@ -1,5 +1,5 @@
 /** What the API is given: the parts of the house behind it, wired together once for the service and for tests. */
-import { adoptCluster, readForeignCluster } from '../jobs/adopt-cluster.js'
+import { adoptCluster, adoptedBefore, readForeignCluster } from '../jobs/adopt-cluster.js'
 import { findDrift } from '../jobs/find-drift.js'
 import { planOperation } from '../jobs/plan-operation.js'
 import type { OperationQueue } from '../jobs/queue.js'
@@ -23,26 +23,38 @@ export interface Parts {
   /** Addresses of this service beside those that the hosts see. */
   controllers?: readonly string[]
   sshPublicKey: string | undefined
+  /** Whether operations are carried out in this process: only then its address counts. Default: true. */
+  worker?: boolean
 }
 
-export function wireServices({ store, changes, queue, pool, controllers = [], sshPublicKey }: Parts): Services {
+export function wireServices({
+  store,
+  changes,
+  queue,
+  pool,
+  controllers = [],
+  sshPublicKey,
+  worker = true,
+}: Parts): Services {
+  const context = { store, pool, controllers, worker }
   return {
     store,
     changes,
     sshPublicKey,
     enqueue: id => queue.add(id),
-    drift: (cluster, signal) => findDrift({ store, pool, controllers }, cluster, signal),
+    drift: (cluster, signal) => findDrift(context, cluster, signal),
     readForeign: (request, signal) => readForeignCluster(pool, request, signal),
-    adopt: (cluster, password, signal) => adoptCluster({ store, pool }, cluster, password, signal),
+    adopt: (cluster, password, asked, signal) => adoptCluster(context, cluster, password, asked, signal),
+    adoptedBefore: (cluster, signal) => adoptedBefore(context, cluster, signal),
     checks: (cluster, signal) => runChecks(pool, cluster, signal),
     observe: (cluster, signal) => observeCluster(store, cluster, signal),
     async preview(wanted, signal) {
-      const planned = await planOperation({ store, pool, controllers }, { ...wanted, dryRun: true }, signal)
+      const planned = await planOperation(context, { ...wanted, dryRun: true }, signal)
       return showPlan(wanted, planned, signal)
     },
     refuseOtherSubject,
     async tryPlan(wanted, signal) {
-      await planOperation({ store, pool }, { ...wanted, dryRun: true }, signal)
+      await planOperation(context, { ...wanted, dryRun: true }, signal)
     },
     settings: (cluster, signal) => reportSettings({ store, pool }, cluster, signal),
     scanHostKeys: (host, port) => scanHostKeys(host, port, { timeoutMs: SCAN_TIMEOUT_MS }),

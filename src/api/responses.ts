@@ -99,7 +99,7 @@ export const textOnly = (description: string, example: string, mediaType = 'text
 /** One of several things. Each has fields that the others lack, so exactly one fits. */
 export const oneOf = (...schemas: TSchema[]) => Type.Unsafe<unknown>({ oneOf: schemas })
 
-const REPLAYED = {
+export const REPLAYED = {
   'idempotent-replayed': { type: 'string', description: '`true` where the Idempotency-Key had been used before.' },
 }
 export const LOCATION_OF_OPERATION = { type: 'string', description: 'Path of the operation.' }

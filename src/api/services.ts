@@ -8,6 +8,7 @@ import type { SettingsReport } from '../cluster/settings-report.js'
 import type { ClusterStatus } from '../cluster/status.js'
 import type { PlanPreview } from '../operations/operation.js'
 import type { Changes } from '../store/changes.js'
+import type { Asker } from '../store/event.js'
 import type { Store } from '../store/store.js'
 
 export interface Services {
@@ -26,7 +27,14 @@ export interface Services {
   /** Reads repmgr's metadata on the node that is given. Throws `OperationError` where that cannot be, or must not be taken over. */
   readForeign(request: AdoptionRequest, signal: AbortSignal): Promise<ForeignCluster>
   /** Looks at every host and records the cluster. Undefined where its name was taken meanwhile. */
-  adopt(cluster: Cluster, password: string | undefined, signal: AbortSignal): Promise<Adoption | undefined>
+  adopt(
+    cluster: Cluster,
+    password: string | undefined,
+    asked: { by: Asker; reference?: string },
+    signal: AbortSignal,
+  ): Promise<Adoption | undefined>
+  /** The same answer for a cluster that was adopted before. Throws `OperationError` where a host does not answer. */
+  adoptedBefore(cluster: Cluster, signal: AbortSignal): Promise<Adoption>
   /** Tries every edge that the cluster needs. What does not answer is in the answer and not an error. */
   checks(cluster: Cluster, signal: AbortSignal): Promise<Checks>
   /** Makes the plan and no more. Throws `OperationError` where the operation would be refused. */

@@ -18,8 +18,8 @@ export class ClusterChanged extends Error {
 export interface ClusterStore {
   get(name: string): Promise<Cluster | undefined>
   list(): Promise<Cluster[]>
-  /** False where the name is taken. */
-  create(cluster: Cluster, asker?: Asker): Promise<boolean>
+  /** False where the name is taken. `how`: what the audit trail says instead of `described`. */
+  create(cluster: Cluster, asker?: Asker, how?: string): Promise<boolean>
   /** Removes the record unless an operation that has not ended is about it: then that one's id. Undefined: it is gone. */
   forget(name: string, asker?: Asker): Promise<{ conflict: string } | undefined>
   /** The same for the operation itself that ends the cluster. */
@@ -61,8 +61,8 @@ export function openClusterStore(redis: Redis): ClusterStore {
       const all = await redis.hvals(keys.clusters)
       return all.map(text => withoutSchema<Cluster>(text)).sort((a, b) => (a.name < b.name ? -1 : 1))
     },
-    async create(cluster, who = THE_SERVICE) {
-      const event = { cluster: cluster.name, who } satisfies PlainEvent
+    async create(cluster, who = THE_SERVICE, detail = '') {
+      const event = { cluster: cluster.name, who, ...(detail === '' ? {} : { detail }) } satisfies PlainEvent
       const record = withSchema(cluster)
       return (await redis.eval(CREATE, 1, keys.clusters, cluster.name, record, JSON.stringify(event))) === 1
     },

@@ -132,7 +132,7 @@ function ofOperation(
 function ofRecord(type: EventType, cluster: string, detail: string): string {
   switch (type) {
     case 'cluster-described':
-      return `${cluster} was described.`
+      return detail === '' ? `${cluster} was described.` : `${cluster} was ${detail}.`
     case 'cluster-changed':
       return `The record of ${cluster} changed: ${detail}.`
     case 'cluster-forgotten':

@@ -5,6 +5,7 @@ import type { Adoption } from '../../src/cluster/adoption.js'
 import type { Drift } from '../../src/cluster/drift.js'
 import type { ClusterStatus } from '../../src/cluster/status.js'
 import type { Operation, PlanPreview } from '../../src/operations/operation.js'
+import type { AuditEvent } from '../../src/store/event.js'
 import { ended, psql, startLabTest } from '../fixtures/lab.js'
 import { eventually } from '../fixtures/redis.js'
 
@@ -114,9 +115,12 @@ t.test(
       t.equal(wrong.status, 422)
       t.match(wrong.body.detail, /repmgr\.nodes has no node pg9/)
 
-      const { status, body } = await service.call<Adoption>('POST', '/v1/clusters/adopt', {
-        body: { ...asked, nodes: logins, repmgrPassword: 'password' },
-      })
+      const adopt = (more: object = {}) =>
+        service.call<Adoption>('POST', '/v1/clusters/adopt?reference=CHG-4711', {
+          body: { ...asked, nodes: logins, repmgrPassword: 'password', ...more },
+          headers: { 'idempotency-key': 'once' },
+        })
+      const { status, body } = await adopt()
       t.equal(status, 201, JSON.stringify(body))
       t.same(
         body.cluster.nodes.map(({ name, nodeId, host }) => [name, nodeId, host]),
@@ -131,6 +135,12 @@ t.test(
       t.same(body.cluster.settings, SETTINGS)
       t.match(body.missing.join('\n'), /pg1: .*no pg_hba\.conf entry/)
       t.notMatch(JSON.stringify(body), /"password"/)
+      const repeated = await adopt()
+      t.match([repeated.status, repeated.headers['idempotent-replayed']], [201, 'true'])
+      t.same(repeated.body, body, 'answered as the first time')
+      t.equal((await adopt({ port: 5432 })).status, 422, 'another request with this key')
+      const events = await service.call<{ items: AuditEvent[] }>('GET', '/v1/events?cluster=orders')
+      t.match(events.body.items, [{ summary: 'orders was adopted (CHG-4711).', who: { name: 'admin' } }])
       t.same(await traces(), before, 'no file was written and no server started again')
       const again = await service.call<Problem>('POST', '/v1/clusters/adopt', { body: asked })
       t.equal(again.status, 409)

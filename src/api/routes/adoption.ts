@@ -2,9 +2,12 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { Adoption, AdoptionRequest, adoptedCluster, withLogins } from '../../cluster/adoption.js'
+import { Reference } from '../../operations/operation.js'
+import { askerOf } from '../asker.js'
 import { exampleAdoption, exampleNode } from '../examples.js'
+import { onceOf } from '../once.js'
 import { ProblemError, sentences } from '../problems.js'
-import { abortedWith, answer, NoQuery, problemResponses, sendEither, WITH_BODY } from '../responses.js'
+import { abortedWith, answer, problemResponses, REPLAYED, sendEither, WITH_BODY } from '../responses.js'
 import type { Services } from '../services.js'
 import { adoptionText } from '../text.js'
 import { confirmHostKeys } from './host-keys.js'
@@ -18,6 +21,8 @@ const ForeignClusterBody = Type.Object(AdoptionRequest.properties, {
     },
   },
 })
+
+const AdoptionQuery = Type.Object({ reference: Type.Optional(Reference) }, { additionalProperties: false })
 
 const SAY_IN_NODES =
   'Say it of each node in "nodes", with its name of repmgr.nodes, and its "host" where this service does not reach it by the one in its conninfo.'
@@ -38,16 +43,17 @@ export const adoptionRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
           'names every host key that nobody has confirmed. The first operation then marks the servers and brings what the service manages into place; ' +
           '`PUT /v1/clusters/{c}?dryRun=true` shows it beforehand.',
         body: ForeignClusterBody,
-        querystring: NoQuery,
+        querystring: AdoptionQuery,
         response: {
           201: answer('Recorded.', Adoption, {
-            headers: { location: { type: 'string', description: 'Path of the cluster.' } },
+            headers: { location: { type: 'string', description: 'Path of the cluster.' }, ...REPLAYED },
             example: exampleAdoption,
             text: adoptionText(exampleAdoption),
           }),
           ...problemResponses(
             ...WITH_BODY,
             'cluster-exists',
+            'idempotency-key-reused',
             'inconsistent',
             'host-key-unconfirmed',
             'operation-refused',
@@ -63,9 +69,18 @@ export const adoptionRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
     },
     async (request, reply) => {
       const { name, node, nodes: logins = [], repmgrPassword } = request.body
+      const { reference } = request.query
+      const signal = abortedWith(reply)
+      const known = await store.clusters.get(name)
+      const once = onceOf(request)
+      // Answered before with 201, or the key would not be known: then this record is what it made.
+      if (known && once && (await store.once.find(once)) !== undefined) {
+        const adoption = await services.adoptedBefore(known, signal)
+        reply.code(201).header('location', `/v1/clusters/${name}`).header('idempotent-replayed', 'true')
+        return sendEither(request, reply, adoption, adoptionText)
+      }
       await refuseKnown(name)
       await confirmHostKeys(services, [{ name: 'the given node', ...node }], () => '/node/ssh/hostKey')
-      const signal = abortedWith(reply)
       const foreign = await services.readForeign(request.body, signal)
       const errors = logins.flatMap((login, index) =>
         foreign.nodes.some(row => row.name === login.name)
@@ -85,7 +100,8 @@ export const adoptionRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
         throw new ProblemError(code, sentences(message, SAY_IN_NODES), extra)
       })
       const cluster = adoptedCluster(name, foreign, found, new Date().toISOString())
-      const adoption = await services.adopt(cluster, repmgrPassword, signal)
+      const asked = { by: askerOf(request), ...(reference === undefined ? {} : { reference }) }
+      const adoption = await services.adopt(cluster, repmgrPassword, asked, signal)
       if (!adoption) await refuseKnown(name)
       if (!adoption) throw new ProblemError('cluster-exists', `${name} was described by somebody else just now.`)
       reply.code(201).header('location', `/v1/clusters/${name}`)
