@@ -3,11 +3,13 @@ import type { Adoption, AdoptionRequest, ForeignCluster, ForeignNode } from '../
 import { objections } from '../src/cluster/adoption.js'
 import { type FoundServer, foundArchive, foundOverrides } from '../src/cluster/found-settings.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
+import { dataNodes, isWitness } from '../src/cluster/topology.js'
 import { readFile } from '../src/host/files.js'
 import type { Host, HostPool } from '../src/host/host.js'
 import { checkSudo, readSystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
 import { FOUND_SETTINGS_QUERY } from '../src/postgres/found-settings.js'
+import { inspectServer } from '../src/postgres/inspect.js'
 import { debianLayout } from '../src/postgres/layout.js'
 import { SHARED_SETTINGS } from '../src/postgres/shared-settings.js'
 import type { Asker } from '../src/store/event.js'
@@ -58,12 +60,21 @@ export async function readForeignCluster(
   ) as ForeignNode[]
   const reasons = objections({ nodes: rows, port: server.port })
   if (reasons.length > 0) throw new AdoptionRefused(reasons)
+  const givenNodeId = await whichNode(host, node.host, rows, signal)
+  const given = rows.find(({ nodeId }) => nodeId === givenNodeId)
+  if (given?.type === 'witness') {
+    const others = rows.filter(({ type }) => type !== 'witness').map(({ name }) => name)
+    throw new AdoptionRefused(
+      [`${given.name} is the witness: what it has of repmgr.nodes is a copy, and may be an old one.`],
+      `Give one of the nodes that hold the data: ${others.join(', ')}. Nothing was changed.`,
+    )
+  }
   return {
     postgresVersion: server.version,
     port: server.port,
     systemIdentifier: await ask('SELECT system_identifier::text FROM pg_control_system()'),
     nodes: rows,
-    givenNodeId: await whichNode(host, node.host, rows, signal),
+    givenNodeId,
   }
 }
 
@@ -136,7 +147,7 @@ interface Examined {
 
 /** The archive of the cluster, and what the primary’s own configuration says of settings that this service writes too. */
 async function readKept(bench: Bench, primary: ClusterNode, signal: AbortSignal): Promise<Examined['kept']> {
-  const others = bench.cluster.nodes.filter(node => node !== primary)
+  const others = dataNodes(bench.cluster.nodes).filter(node => node !== primary)
   const servers = await Promise.all(
     [primary, ...others].map(async (node): Promise<FoundServer> => {
       const json = await askLocal(bench, node, signal, FOUND_SETTINGS_QUERY)
@@ -190,6 +201,22 @@ async function examineCluster(
   return { missing: answers.flat(), controllers, kept }
 }
 
+/** A witness has a database of its own, which nothing but its host tells: by it the server is known until it is marked. */
+async function withWitnesses(pool: HostPool, cluster: Cluster, signal: AbortSignal): Promise<Cluster> {
+  const { systemIdentifier: ours, postgresVersion, port } = cluster
+  const identified = async (node: ClusterNode): Promise<ClusterNode> => {
+    if (!isWitness(node)) return node
+    const host = pool.host({ host: node.host, ...node.ssh })
+    const { systemIdentifier } = await inspectServer(host, debianLayout(postgresVersion), port, { signal })
+    if (systemIdentifier === undefined)
+      throw new AdoptionRefused([`${node.name}, the witness, has no server ${postgresVersion}/main.`])
+    if (systemIdentifier === ours)
+      throw new AdoptionRefused([`${node.name} is registered as the witness, and holds a copy of the data.`])
+    return { ...node, systemIdentifier }
+  }
+  return { ...cluster, nodes: await Promise.all(cluster.nodes.map(identified)) }
+}
+
 /** Who adopts, for the audit trail, and under which reference of theirs. */
 export interface AdoptionAsked {
   by: Asker
@@ -204,10 +231,11 @@ export async function adoptCluster(
   { by, reference }: AdoptionAsked,
   signal: AbortSignal,
 ): Promise<Adoption | undefined> {
-  const { missing, controllers, kept } = await examineCluster(pool, found, password, signal)
+  const identified = await withWitnesses(pool, found, signal)
+  const { missing, controllers, kept } = await examineCluster(pool, identified, password, signal)
   const ready = missing.length === 0
   const cluster: Cluster = {
-    ...found,
+    ...identified,
     ...kept,
     ...(worker ? { controllers: [...new Set(controllers)].sort() } : {}),
     ...(ready ? { builtAt: found.createdAt } : {}),

@@ -1,5 +1,6 @@
 /** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
+import { isWitness } from '../src/cluster/topology.js'
 import {
   AuthenticationFailed,
   CommandTimedOut,
@@ -174,7 +175,7 @@ export const askAs =
 
 /**
  * A server that was adopted has no mark until the first operation leaves one. It is ours all the same, and in use, as
- * long as it is the very database that was adopted. Its repmgr.conf is another one's until an operation writes ours.
+ * long as it is the very database that was adopted; a witness has one of its own. Its repmgr.conf is another one's until an operation writes ours.
  */
 export function takenOver(cluster: Cluster, node: ClusterNode, state: ServerState): ServerState {
   if (node.adopted !== true) return state
@@ -183,7 +184,8 @@ export function takenOver(cluster: Cluster, node: ClusterNode, state: ServerStat
     const own = marker.cluster === cluster.name && marker.node === node.name
     return own ? { ...state, foreignRepmgrConf: false } : state
   }
-  if (state.directory !== 'database' || state.systemIdentifier !== cluster.systemIdentifier) return state
+  const identifier = isWitness(node) ? node.systemIdentifier : cluster.systemIdentifier
+  if (state.directory !== 'database' || identifier === undefined || state.systemIdentifier !== identifier) return state
   return {
     ...state,
     marker: { cluster: cluster.name, node: node.name, state: 'in-use' },

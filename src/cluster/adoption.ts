@@ -132,8 +132,10 @@ export function objections({ nodes, port }: Pick<ForeignCluster, 'nodes' | 'port
     const who = `${name} (node ${nodeId})`
     if (!isNodeName(name))
       found.push(`${who} has a name that this service does not take: lower-case letters, digits and hyphens, no role.`)
-    if (type !== 'primary' && type !== 'standby')
-      found.push(`${who} is a ${type}, which cannot be adopted yet: unregister it first.`)
+    if (type !== 'primary' && type !== 'standby' && type !== 'witness')
+      found.push(`${who} is a ${type}, which this service does not know: unregister it first.`)
+    if (type === 'witness' && nodes.some(other => other.type === 'witness' && other.nodeId < nodeId))
+      found.push(`${who} is a second witness; one is enough for a cluster: unregister one of them.`)
     if (!active) found.push(`${who} is inactive in repmgr.nodes: bring it back, or unregister it, first.`)
     if (!values) {
       found.push(`${who} has a conninfo that is not of the form host=… user=…: ${conninfo}.`)
@@ -211,12 +213,17 @@ export function adoptedCluster(
 }
 
 /** Its place, as repmgr knows it, so that nothing of it is changed by being taken over. */
-function placeOf({ nodes }: ForeignCluster, nodeId: number): Pick<ClusterNode, 'upstream' | 'priority' | 'location'> {
+function placeOf(
+  { nodes }: ForeignCluster,
+  nodeId: number,
+): Pick<ClusterNode, 'kind' | 'upstream' | 'priority' | 'location'> {
   const row = nodes.find(node => node.nodeId === nodeId)
+  const witness = row?.type === 'witness'
   const upstream = nodes.find(node => node.nodeId === row?.upstreamNodeId)
   return {
     ...(upstream?.type === 'standby' ? { upstream: upstream.name } : {}),
-    ...(row && row.priority !== 100 ? { priority: row.priority } : {}),
+    ...(witness ? { kind: 'witness' } : {}),
+    ...(row && !witness && row.priority !== 100 ? { priority: row.priority } : {}),
     ...(row?.location !== undefined && row.location !== 'default' ? { location: row.location } : {}),
   }
 }

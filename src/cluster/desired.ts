@@ -55,11 +55,12 @@ export function withDescription(cluster: Cluster, spec: ClusterSpec): Cluster {
       return node
     }
     const ssh = { ...wanted.ssh, hostKey: wanted.ssh.hostKey ?? known.ssh.hostKey }
-    const { nodeId, joinedAt, adopted, installed } = known
+    const { nodeId, joinedAt, adopted, systemIdentifier, installed } = known
     return {
       ...newNode({ ...wanted, ssh }, nodeId),
       ...(joinedAt === undefined ? {} : { joinedAt }),
       ...(adopted === undefined ? {} : { adopted }),
+      ...(systemIdentifier === undefined ? {} : { systemIdentifier }),
       ...(installed === undefined ? {} : { installed }),
     }
   })

@@ -120,6 +120,12 @@ export const ClusterNode = Type.Object(
       Type.String({ format: 'date-time', description: 'When an operation last saw it replicate.' }),
     ),
     adopted: Type.Optional(Type.Boolean({ description: 'Somebody else built it, and it was taken over as it was.' })),
+    systemIdentifier: Type.Optional(
+      Type.String({
+        description:
+          'Of a witness that was adopted: PostgreSQL’s identifier of its own server, by which it is known again.',
+      }),
+    ),
     installed: Type.Optional(
       Type.Record(Type.String(), Type.String(), {
         description: 'Versions of the packages that an operation last saw on it.',

@@ -49,6 +49,19 @@ t.test('a cluster of the usual kind can be taken over', async t => {
   t.same(objections(foreign), [])
 })
 
+t.test('a witness is taken over as one', async t => {
+  const eye = { ...row(9, 'eye', 'witness'), upstreamNodeId: 2, priority: 0 }
+  const nodes = [...foreign.nodes, eye]
+  t.same(objections({ ...foreign, nodes }), [])
+  const second = [...nodes, { ...eye, nodeId: 10, name: 'eye2', conninfo: 'host=eye2 user=repmgr dbname=repmgr' }]
+  t.match(objections({ ...foreign, nodes: second }), [/^eye2 \(node 10\) is a second witness/])
+  const found = nodes.map(({ nodeId, name }) => ({ nodeId, name, host: name, ssh: { user: 'admin', hostKey } }))
+  const { nodes: recorded } = adoptedCluster('orders', { ...foreign, nodes }, found, 'now')
+  t.match(recorded.at(-1), { name: 'eye', kind: 'witness', adopted: true })
+  t.notOk(recorded.at(-1)?.priority, 'a witness has none to be described')
+  t.notOk(recorded.at(-1)?.upstream)
+})
+
 for (const [what, change, words] of [
   ['a name with capitals', { name: 'DB1' }, /name that this service does not take/],
   ['a name that is a role', { name: 'primary' }, /name that this service does not take/],

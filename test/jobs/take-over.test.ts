@@ -3,7 +3,7 @@ import t from 'tap'
 import { type Bench, takenOver } from '../../jobs/bench.js'
 import { takeOver } from '../../jobs/steps/take-over.js'
 import type { Marker } from '../../src/postgres/inspect.js'
-import { benchOf, type Found, standby } from './fixtures/bench.js'
+import { benchOf, type Found, primary, standby, witness } from './fixtures/bench.js'
 
 /** As `openBench` has it: the host says what it has, and the adopted node is seen through that. */
 function adoptedBench(found: Found): Bench {
@@ -44,4 +44,24 @@ t.test('its own repmgr.conf is no obstacle once it is marked', async t => {
   const [, node] = bench.cluster.nodes
   if (!node) throw new Error('no node')
   t.equal((await bench.inspect(node, AbortSignal.timeout(1000))).foreignRepmgrConf, false)
+})
+
+t.test('a witness is known by the identifier of its own server', async t => {
+  const { cluster } = benchOf({ pg1: primary, w1: witness }, { absent: [], built: true, adopted: true })
+  const node = cluster.nodes.find(({ name }) => name === 'w1')
+  if (!node) throw new Error('no witness')
+  const found = benchOf({ w1: { ...witness, foreignRepmgrConf: true } }, { absent: [], built: true }).found(node).server
+  const unmarkedWitness = { ...found, marker: undefined }
+  const own = witness.systemIdentifier ?? ''
+  t.match(takenOver(cluster, { ...node, systemIdentifier: own }, unmarkedWitness), {
+    unmarked: true,
+    foreignRepmgrConf: false,
+    marker: { cluster: 'orders', node: 'w1', state: 'in-use' },
+  })
+  for (const other of [undefined, '1', cluster.systemIdentifier])
+    t.equal(
+      takenOver(cluster, { ...node, ...(other ? { systemIdentifier: other } : {}) }, unmarkedWitness).marker,
+      undefined,
+      'of another one nobody says whose it is',
+    )
 })
