@@ -1,5 +1,6 @@
 /** One operation, run by one worker that holds its lease: plan, steps, record. */
 import type { OperationInputs, WantedOperation } from '../src/cluster/operation-inputs.js'
+import { sweepDetached } from '../src/host/detached-sweep.js'
 import type { HostPool } from '../src/host/host.js'
 import type { Logger } from '../src/logging.js'
 import { OperationCancelled, OperationError } from '../src/operations/errors.js'
@@ -8,7 +9,7 @@ import { failureOf, PlanFailed, runPlan, summaryOf, WorkerGone } from '../src/op
 import { type Turn, TurnLost } from '../src/store/operations.js'
 import type { Store } from '../src/store/store.js'
 import { cancelledBy, closeSteps, endOnHosts } from './cancel-operation.js'
-import type { planOperation } from './plan-operation.js'
+import type { PlannedOperation, planOperation } from './plan-operation.js'
 import { refuseOtherPlan } from './same-plan.js'
 
 /** So often in the time of a lease a worker renews it, and looks whether its operation is to be cancelled. */
@@ -144,6 +145,7 @@ async function carryOut(
     await planned.complete()
     await store.operations.finish(turn, { state: 'succeeded', result })
     logger.info({ result }, 'operation succeeded')
+    await sweepHosts(planned, stop, logger).catch(error => logger.debug({ err: error }, 'nothing was swept'))
   } catch (error) {
     if (error instanceof WorkerGone || error instanceof TurnLost) throw error
     let failure = error instanceof PlanFailed ? error.failure : failureOf(error)
@@ -158,6 +160,27 @@ async function carryOut(
     await store.operations.finish(turn, { state: wasCancelled ? 'cancelled' : 'failed', error: failure })
     logger.warn({ failure }, wasCancelled ? 'operation cancelled' : 'operation failed')
   }
+}
+
+/**
+ * What operations that were never repeated have left on these hosts. After everything else: a repetition finds what it had
+ * begun, however long ago. No step of the operation, and no failure of it.
+ */
+async function sweepHosts({ bench }: PlannedOperation, signal: AbortSignal, logger: Logger): Promise<void> {
+  const present = bench.cluster.nodes.filter(({ name }) => !bench.absent.has(name))
+  await Promise.all(
+    present.map(async node => {
+      try {
+        const swept = await sweepDetached(bench.host(node), { signal })
+        if (swept.length > 0) logger.info({ node: node.name, swept }, 'files of commands that ended long ago are gone')
+      } catch (error) {
+        logger.debug(
+          { err: error, node: node.name },
+          'the files of commands that ended long ago could not be looked for',
+        )
+      }
+    }),
+  )
 }
 
 /**

@@ -8,7 +8,7 @@ import { ended, psql, startLabTest } from '../fixtures/lab.js'
 import { eventually } from '../fixtures/redis.js'
 
 t.test('standbys move, and nobody is restarted', { timeout: 900_000 }, async t => {
-  const { lab, node, addHosts, start } = await startLabTest(t, 'follow')
+  const { lab, node, addHosts, start } = await startLabTest(t, 'follow', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2', 'pg3', 'eye'])
   const service = await start()
   const [pg1, pg2, pg3, eye] = hosts.map(node)
