@@ -109,7 +109,7 @@ t.test('standbys move, and nobody is restarted', { timeout: 900_000 }, async t =
     await psql(lab, 'pg3', 'SELECT pg_reload_conf()')
     const elsewhere = await eventually(async () => {
       const { body } = await service.call<ClusterStatus>('GET', '/v1/clusters/orders/status')
-      return body.diagnosis.code === 'standby_detached' && body.diagnosis.detail
+      return /is to stream from/.test(body.diagnosis.detail) && body.diagnosis.detail
     }, 30_000)
     t.match(elsewhere, /pg3 streams from pg1, and is to stream from pg2: POST .*pg3\/follow moves it there/)
     const rest = await follow('pg3', { upstream: 'pg1' })
