@@ -4,17 +4,9 @@ import { Type } from 'typebox'
 import { Access, accessProblems, insidersOf } from '../../cluster/access.js'
 import { exampleAccess } from '../examples.js'
 import { ProblemError } from '../problems.js'
-import {
-  accepted,
-  answerChange,
-  ChangeQuery,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-  WITH_BODY,
-} from '../responses.js'
+import { answerChange } from '../responses.js'
 import type { Services } from '../services.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, refuseUnbuilt } from './find-cluster.js'
 
 const AccessList = Type.Object(
@@ -30,9 +22,8 @@ const AccessList = Type.Object(
 export const accessRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   app.put(
     '/v1/clusters/:cluster/access',
-    {
-      config: { access: 'admin' },
-      schema: {
+    changingRoute(
+      {
         operationId: 'changeAccess',
         tags: ['clusters'],
         summary: 'Change who may come in',
@@ -43,22 +34,9 @@ export const accessRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = a
           'for new connections. A list that would keep a node or this service out is refused.',
         params: ClusterParams,
         body: AccessList,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: planOrOutcome,
-          202: accepted,
-          ...problemResponses(
-            ...WITH_BODY,
-            ...OF_OPERATIONS,
-            'not-found',
-            'cluster-not-built',
-            'cluster-busy',
-            'inconsistent',
-          ),
-        },
       },
-    },
+      ['not-found', 'cluster-not-built', 'cluster-busy', 'inconsistent'],
+    ),
     async (request, reply) => {
       const cluster = await findCluster(services, request.params.cluster)
       const { access } = request.body

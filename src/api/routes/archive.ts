@@ -3,17 +3,9 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { ArchivePolicy, archiveContradictions } from '../../cluster/archive.js'
 import { ProblemError } from '../problems.js'
-import {
-  accepted,
-  answerChange,
-  ChangeQuery,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-  WITH_BODY,
-} from '../responses.js'
+import { answerChange } from '../responses.js'
 import type { Services } from '../services.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, refuseUnbuilt } from './find-cluster.js'
 
 const WantedArchive = Type.Object(
@@ -48,9 +40,8 @@ const WantedArchive = Type.Object(
 export const archiveRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   app.put(
     '/v1/clusters/:cluster/archive',
-    {
-      config: { access: 'admin' },
-      schema: {
+    changingRoute(
+      {
         operationId: 'changeArchive',
         tags: ['clusters'],
         summary: 'Change the WAL archive',
@@ -59,22 +50,9 @@ export const archiveRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
           'Other settings and servers stay as they are; `GET …/status` says how the archive is doing. What was archived before stays where it is.',
         params: ClusterParams,
         body: WantedArchive,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: planOrOutcome,
-          202: accepted,
-          ...problemResponses(
-            ...WITH_BODY,
-            ...OF_OPERATIONS,
-            'not-found',
-            'cluster-not-built',
-            'cluster-busy',
-            'inconsistent',
-          ),
-        },
       },
-    },
+      ['not-found', 'cluster-not-built', 'cluster-busy', 'inconsistent'],
+    ),
     async (request, reply) => {
       const cluster = await findCluster(services, request.params.cluster)
       const { restart = false, ...archive } = request.body

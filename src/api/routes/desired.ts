@@ -7,23 +7,10 @@ import { ClusterSpec, newCluster, specInconsistencies } from '../../cluster/mode
 import { askerOf } from '../asker.js'
 import { exampleDrift, exampleSpec } from '../examples.js'
 import { ProblemError } from '../problems.js'
-import {
-  abortedWith,
-  accepted,
-  answer,
-  answerChange,
-  ChangeQuery,
-  COMMON,
-  NoQuery,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-  sendEither,
-  WITH_BODY,
-} from '../responses.js'
+import { abortedWith, answer, answerChange, COMMON, NoQuery, problemResponses, sendEither } from '../responses.js'
 import type { Services } from '../services.js'
 import { driftText } from '../text.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster } from './find-cluster.js'
 import { confirmHostKeys } from './host-keys.js'
 import { refuseSettings } from './refuse-settings.js'
@@ -38,9 +25,8 @@ export const desiredRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
 
   app.put(
     '/v1/clusters/:cluster',
-    {
-      config: { access: 'admin' },
-      schema: {
+    changingRoute(
+      {
         operationId: 'applyCluster',
         tags: ['clusters'],
         summary: 'Make a cluster what its description says',
@@ -52,23 +38,9 @@ export const desiredRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
           'host is not changed in place: such a description is refused.',
         params: ClusterParams,
         body: DesiredCluster,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: planOrOutcome,
-          202: accepted,
-          ...problemResponses(
-            ...WITH_BODY,
-            ...OF_OPERATIONS,
-            'cluster-busy',
-            'inconsistent',
-            'setting-refused',
-            'unchangeable',
-            'host-key-unconfirmed',
-          ),
-        },
       },
-    },
+      ['cluster-busy', 'inconsistent', 'setting-refused', 'unchangeable', 'host-key-unconfirmed'],
+    ),
     async (request, reply) => {
       const description = request.body
       const errors = specInconsistencies(description)

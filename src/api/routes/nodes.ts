@@ -5,17 +5,9 @@ import { type Cluster, type ClusterNode, NodeSpec, nodePolicyDifferences } from 
 import { isWitness, misplacements } from '../../cluster/topology.js'
 import { exampleNode } from '../examples.js'
 import { ProblemError } from '../problems.js'
-import {
-  accepted,
-  answerChange,
-  ChangeQuery,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-  WITH_BODY,
-} from '../responses.js'
+import { answerChange } from '../responses.js'
 import type { Services } from '../services.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, refuseUnbuilt } from './find-cluster.js'
 import { confirmHostKeys } from './host-keys.js'
 import { refuseSettings } from './refuse-settings.js'
@@ -33,9 +25,8 @@ const NewNode = Type.Object(NodeSpec.properties, {
 export const nodeRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   app.post(
     '/v1/clusters/:cluster/nodes',
-    {
-      config: { access: 'admin' },
-      schema: {
+    changingRoute(
+      {
         operationId: 'addNode',
         tags: ['clusters'],
         summary: 'Add a standby or a witness',
@@ -44,25 +35,17 @@ export const nodeRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = asy
           'proves that it replicates. A witness (`"kind": "witness"`): makes a server of its own there, and registers it.',
         params: ClusterParams,
         body: NewNode,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: planOrOutcome,
-          202: accepted,
-          ...problemResponses(
-            ...WITH_BODY,
-            ...OF_OPERATIONS,
-            'not-found',
-            'cluster-not-built',
-            'cluster-busy',
-            'node-exists',
-            'inconsistent',
-            'setting-refused',
-            'host-key-unconfirmed',
-          ),
-        },
       },
-    },
+      [
+        'not-found',
+        'cluster-not-built',
+        'cluster-busy',
+        'node-exists',
+        'inconsistent',
+        'setting-refused',
+        'host-key-unconfirmed',
+      ],
+    ),
     async (request, reply) => {
       const cluster = await findCluster(services, request.params.cluster)
       const node = request.body

@@ -5,23 +5,10 @@ import { SettingsChange } from '../../cluster/settings-change.js'
 import { SettingsReport } from '../../cluster/settings-report.js'
 import { exampleSettings } from '../examples.js'
 import { ProblemError } from '../problems.js'
-import {
-  abortedWith,
-  accepted,
-  answer,
-  answerChange,
-  ChangeQuery,
-  COMMON,
-  NoQuery,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-  sendEither,
-  WITH_BODY,
-} from '../responses.js'
+import { abortedWith, answer, answerChange, COMMON, NoQuery, problemResponses, sendEither } from '../responses.js'
 import type { Services } from '../services.js'
 import { settingsText } from '../settings-text.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, refuseUnbuilt } from './find-cluster.js'
 import { refuseSettings } from './refuse-settings.js'
 
@@ -84,9 +71,8 @@ export const settingsRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
 
   app.patch(
     '/v1/clusters/:cluster/settings',
-    {
-      config: { access: 'admin' },
-      schema: {
+    changingRoute(
+      {
         operationId: 'changeClusterSettings',
         tags: ['clusters'],
         summary: 'Change settings of PostgreSQL',
@@ -97,23 +83,9 @@ export const settingsRoutes: FastifyPluginAsyncTypebox<{ services: Services }> =
           'not have less than its primary, the order is kept whichever way it changes. In the end each server is asked.',
         params: ClusterParams,
         body: Change,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: planOrOutcome,
-          202: accepted,
-          ...problemResponses(
-            ...WITH_BODY,
-            ...OF_OPERATIONS,
-            'not-found',
-            'cluster-not-built',
-            'cluster-busy',
-            'inconsistent',
-            'setting-refused',
-          ),
-        },
       },
-    },
+      ['not-found', 'cluster-not-built', 'cluster-busy', 'inconsistent', 'setting-refused'],
+    ),
     async (request, reply) => {
       const cluster = await findCluster(services, request.params.cluster)
       const input = request.body

@@ -3,17 +3,9 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
 import { NodeName } from '../../cluster/model.js'
 import { exampleSwitchover } from '../examples.js'
-import {
-  acceptedAs,
-  answerChange,
-  ChangeQuery,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-  WITH_BODY,
-} from '../responses.js'
+import { acceptedAs, answerChange } from '../responses.js'
 import type { Services } from '../services.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, findNode, refuseUnbuilt } from './find-cluster.js'
 
 const Switchover = Type.Object(
@@ -66,9 +58,8 @@ export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }>
 
   app.post(
     '/v1/clusters/:cluster/switchover',
-    {
-      config: { access: 'admin' },
-      schema: {
+    changingRoute(
+      {
         operationId: 'switchover',
         tags: ['clusters'],
         summary: 'Exchange the roles of the primary and a standby',
@@ -79,15 +70,10 @@ export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }>
           'Where the primary does not stop in time everything goes back, and the answer says what was in the way.',
         params: ClusterParams,
         body: Switchover,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: planOrOutcome,
-          202: acceptedAs(exampleSwitchover),
-          ...problemResponses(...WITH_BODY, ...OF_OPERATIONS, 'not-found', 'cluster-not-built', 'cluster-busy'),
-        },
       },
-    },
+      ['not-found', 'cluster-not-built', 'cluster-busy'],
+      acceptedAs(exampleSwitchover),
+    ),
     async (request, reply) => {
       const { body } = request
       const cluster =

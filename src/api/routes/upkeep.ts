@@ -1,16 +1,8 @@
 /** What is done to a running cluster as a whole, and takes no description. */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import {
-  accepted,
-  answerChange,
-  ChangeQuery,
-  COMMON,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-} from '../responses.js'
+import { answerChange } from '../responses.js'
 import type { Services } from '../services.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, refuseUnbuilt } from './find-cluster.js'
 
 const CALLS = [
@@ -36,21 +28,14 @@ export const upkeepRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = a
   for (const { type, ...about } of CALLS) {
     app.post(
       `/v1/clusters/:cluster/${type}`,
-      {
-        config: { access: 'admin' },
-        schema: {
+      changingRoute(
+        {
           ...about,
           tags: ['clusters'],
           params: ClusterParams,
-          querystring: ChangeQuery,
-          headers: PreferHeader,
-          response: {
-            200: planOrOutcome,
-            202: accepted,
-            ...problemResponses(...COMMON, ...OF_OPERATIONS, 'not-found', 'cluster-not-built', 'cluster-busy'),
-          },
         },
-      },
+        ['not-found', 'cluster-not-built', 'cluster-busy'],
+      ),
       async (request, reply) => {
         const cluster = await findCluster(services, request.params.cluster)
         refuseUnbuilt(cluster)
