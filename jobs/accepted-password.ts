@@ -45,6 +45,6 @@ export async function withAcceptedPassword(
   signal: AbortSignal,
 ): Promise<Bench> {
   if (next === undefined || next === bench.password) return bench
-  const changed: Bench = { ...bench, password: next, ask: askAs(bench.cluster, next) }
+  const changed: Bench = { ...bench, password: next, ask: askAs(bench.cluster, next, bench.tls.trust) }
   return (await accepts(bench, node => letsIn(changed, node, signal))) ? changed : bench
 }

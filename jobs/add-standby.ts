@@ -19,6 +19,7 @@ import { nodeSshStages, proveNodeSsh } from './steps/node-ssh.js'
 import { preflight } from './steps/preflight.js'
 import { proveReplication } from './steps/proof.js'
 import { makeStandby } from './steps/standby.js'
+import { refuseUnusableCertificates } from './steps/tls-files.js'
 import { refuseIdleUpstream } from './steps/upstream.js'
 import { informWitness } from './steps/witness.js'
 
@@ -27,7 +28,10 @@ export const addStandby = defineOperation({
   type: 'add-standby',
   target: withNode,
   mayBeAbsent: canDoWithout,
-  refuse: (bench, input, signal) => refuseWrongSettings(bench, signal, [joiningNode(bench, input)]),
+  async refuse(bench, input, signal) {
+    await refuseWrongSettings(bench, signal, [joiningNode(bench, input)])
+    await refuseUnusableCertificates(bench, signal, [joiningNode(bench, input)])
+  },
   plan(bench, input) {
     const primary = runningPrimary(bench)
     const joining = joiningNode(bench, input)

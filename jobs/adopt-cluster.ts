@@ -16,6 +16,7 @@ import type { Asker } from '../src/store/event.js'
 import { repmgrPassword } from '../src/store/secrets.js'
 import { type Bench, openBench, SystemUnsupported } from './bench.js'
 import { findPrimary } from './find-primary.js'
+import { foundTls, withFoundTls } from './found-tls.js'
 import type { PlanContext } from './plan-operation.js'
 import { askLocal } from './steps/local-sql.js'
 import { settingsOf } from './steps/settings.js'
@@ -142,7 +143,9 @@ interface Examined {
   missing: string[]
   controllers: readonly string[]
   /** What its servers were told by hand and this service would otherwise take away. */
-  kept: Pick<Cluster, 'archive' | 'settings' | 'adoptedSettings'>
+  kept: Pick<Cluster, 'archive' | 'settings' | 'adoptedSettings' | 'tls'>
+  /** Why the TLS that it has could not be kept, where that is so. */
+  tlsObjection?: string | undefined
 }
 
 /** The archive of the cluster, and what the primary’s own configuration says of settings that this service writes too. */
@@ -177,13 +180,19 @@ async function examineCluster(
   password: string | undefined,
   signal: AbortSignal,
 ): Promise<Examined> {
-  const bench: Bench = await openBench(cluster, password ?? '', pool, () => false, signal)
-  const primary = findPrimary(bench)
-  const running = cluster.nodes.filter(node => !bench.found(node).server.running).map(({ name }) => name)
+  const opened = await openBench(cluster, password ?? '', pool, () => false, signal, {
+    trust: { tls: 'as-asked' },
+  })
+  const primary = findPrimary(opened)
+  const running = cluster.nodes.filter(node => !opened.found(node).server.running).map(({ name }) => name)
   if (running.length > 0) throw new AdoptionRefused([`${running.join(', ')} is not running.`])
-  const kept = await readKept(bench, primary, signal)
+  const { tls, objection: tlsObjection } = await foundTls(opened, primary, signal)
+  // Without it: what its own configuration says of its certificate is not to be taken for what this service writes.
+  const kept = { ...(await readKept(opened, primary, signal)), ...(tls === undefined ? {} : { tls }) }
+  const bench = withFoundTls(opened, tls)
   const { controllers } = bench
-  if (password === undefined) return { missing: ['The password of the role repmgr is not known.'], controllers, kept }
+  if (password === undefined)
+    return { missing: ['The password of the role repmgr is not known.'], controllers, kept, tlsObjection }
   const answers = await Promise.all(
     cluster.nodes.map(node =>
       bench
@@ -198,7 +207,7 @@ async function examineCluster(
         ),
     ),
   )
-  return { missing: answers.flat(), controllers, kept }
+  return { missing: answers.flat(), controllers, kept, tlsObjection }
 }
 
 /** A witness has a database of its own, which nothing but its host tells: by it the server is known until it is marked. */
@@ -232,7 +241,7 @@ export async function adoptCluster(
   signal: AbortSignal,
 ): Promise<Adoption | undefined> {
   const identified = await withWitnesses(pool, found, signal)
-  const { missing, controllers, kept } = await examineCluster(pool, identified, password, signal)
+  const { missing, controllers, kept, tlsObjection } = await examineCluster(pool, identified, password, signal)
   const ready = missing.length === 0
   const cluster: Cluster = {
     ...identified,
@@ -243,7 +252,7 @@ export async function adoptCluster(
   const how = reference === undefined ? 'adopted' : `adopted (${reference})`
   if (!(await store.clusters.create(cluster, by, how))) return undefined
   if (password !== undefined) await store.secrets.set(repmgrPassword(cluster.name), password)
-  return adoptionOf(cluster, missing)
+  return adoptionOf(cluster, missing, tlsObjection)
 }
 
 /** The answer to an adoption that is asked for again: the record, and whether its servers can be asked by now. */
@@ -253,18 +262,25 @@ export async function adoptedBefore(
   signal: AbortSignal,
 ): Promise<Adoption> {
   const password = await store.secrets.get(repmgrPassword(cluster.name))
-  return adoptionOf(cluster, (await examineCluster(pool, cluster, password, signal)).missing)
+  const { missing, tlsObjection } = await examineCluster(pool, cluster, password, signal)
+  return adoptionOf(cluster, missing, tlsObjection)
 }
 
-function adoptionOf(cluster: Cluster, missing: string[]): Adoption {
+function adoptionOf(cluster: Cluster, missing: string[], tlsObjection?: string): Adoption {
   const ready = missing.length === 0
   const path = `/v1/clusters/${cluster.name}`
+  const remark =
+    tlsObjection === undefined
+      ? ''
+      : ` Its standbys verify their primary by TLS, and this service cannot go on with that: ${tlsObjection.replace(/\.$/, '')}. Mend it, forget the cluster and adopt it again before the PUT.`
   return {
     cluster,
     ready,
     missing,
-    next: ready
-      ? `GET ${path}/status shows it. GET ${path}/drift shows what the service would manage and is not as it would have it; PUT ${path} brings that into place.`
-      : `PUT ${path} with its description lets the service in and brings what it manages into place; with ?dryRun=true it shows every step first.`,
+    next: `${
+      ready
+        ? `GET ${path}/status shows it. GET ${path}/drift shows what the service would manage and is not as it would have it; PUT ${path} brings that into place.`
+        : `PUT ${path} with its description lets the service in and brings what it manages into place; with ?dryRun=true it shows every step first.`
+    }${remark}`,
   }
 }

@@ -5,6 +5,7 @@ import { defineOperation } from './define-operation.js'
 import { recordMembers } from './record-members.js'
 import { refuseWrongSettings } from './refuse-settings.js'
 import { refuseTakenDirectory } from './steps/archive-directory.js'
+import { refuseUnusableCertificates } from './steps/tls-files.js'
 
 /** Thrown when a description asks for what cannot be changed in place, or leaves out a node. */
 class Unchangeable extends OperationError {
@@ -33,6 +34,7 @@ export const applyCluster = defineOperation({
   async refuse(bench, _input, signal) {
     await refuseWrongSettings(bench, signal)
     await refuseTakenDirectory(bench, signal)
+    await refuseUnusableCertificates(bench, signal)
   },
   plan: planCluster,
   // Before the first step: what is half applied when something fails is what the next try has to finish.

@@ -1,5 +1,7 @@
 /** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
+import type { Authority } from '../src/certificates/authority.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
+import { hasTls, type Trust } from '../src/cluster/tls.js'
 import { isWitness } from '../src/cluster/topology.js'
 import {
   AuthenticationFailed,
@@ -16,6 +18,7 @@ import { OperationError } from '../src/operations/errors.js'
 import { type Query, type QueryOptions, withServer } from '../src/postgres/connect.js'
 import { inspectServer, type ServerState } from '../src/postgres/inspect.js'
 import { debianLayout, type Layout } from '../src/postgres/layout.js'
+import { tlsFiles } from '../src/postgres/tls.js'
 
 export interface Survey {
   system: SystemFacts
@@ -25,6 +28,24 @@ export interface Survey {
   server: ServerState
 }
 
+/** What it takes to make TLS, and to go through it. */
+export interface BenchTls {
+  /** How this service connects meanwhile. */
+  trust: Trust
+  /** PEM by which the servers are verified once the cluster is as the operation is to leave it. Undefined without TLS. */
+  ca?: string
+  /** Where it is the service's own. Its key is never shown, never an argument. */
+  authority?: Authority
+}
+
+/** Where the other nodes, and repmgr, find a server. */
+export interface NodeAddress {
+  host: string
+  port: number
+  /** By TLS, and the server must have a certificate of this authority: a path on every node. */
+  rootCertificate?: string
+}
+
 export interface Bench {
   readonly cluster: Cluster
   readonly layout: Layout
@@ -32,6 +53,7 @@ export interface Bench {
   readonly operationId?: string
   /** Of the role repmgr. Never shown, never an argument. */
   readonly password: string
+  readonly tls: BenchTls
   host(node: ClusterNode): Host
   found(node: ClusterNode): Survey
   /** Nodes that did not answer and that the operation can do without, with the reason. */
@@ -84,6 +106,7 @@ export async function openBench(
   pool: HostPool,
   mayBeAbsent: (node: ClusterNode) => boolean,
   signal: AbortSignal,
+  tls: BenchTls,
   configuredControllers: readonly string[] = [],
 ): Promise<Bench> {
   const layout = debianLayout(cluster.postgresVersion)
@@ -144,13 +167,14 @@ export async function openBench(
     cluster,
     layout,
     password,
+    tls,
     host,
     found,
     absent,
     inspect,
     controllers: [...seenControllers, ...configuredControllers],
     seenControllers,
-    ask: askAs(cluster, password),
+    ask: askAs(cluster, password, tls.trust),
   }
 }
 
@@ -163,11 +187,18 @@ export const withoutOwnAddress = (bench: Bench, configuredControllers: readonly 
   return { ...bench, seenControllers, controllers: [...seenControllers, ...configuredControllers] }
 }
 
+/** A node as the others are to connect to it. */
+export const addressOf = (cluster: Cluster, layout: Layout, { host }: Pick<ClusterNode, 'host'>): NodeAddress => ({
+  host,
+  port: cluster.port,
+  ...(hasTls(cluster) ? { rootCertificate: tlsFiles(layout).ca } : {}),
+})
+
 export const askAs =
-  (cluster: Cluster, password: string): Bench['ask'] =>
+  (cluster: Cluster, password: string, trust: Trust): Bench['ask'] =>
   (node, options, work) =>
     withServer(
-      { host: node.host, port: cluster.port },
+      { host: node.host, port: cluster.port, trust },
       { user: 'repmgr', database: 'repmgr', password },
       { timeoutMs: 5000, ...options },
       work,

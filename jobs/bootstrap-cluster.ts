@@ -16,6 +16,7 @@ import { prepareHost } from './steps/prepare-host.js'
 import { startPrimary } from './steps/primary.js'
 import { proveReplication } from './steps/proof.js'
 import { makeStandby } from './steps/standby.js'
+import { refuseUnusableCertificates } from './steps/tls-files.js'
 import { makeWitness } from './steps/witness.js'
 
 /**
@@ -66,6 +67,7 @@ export const bootstrapCluster = defineOperation({
   async refuse(bench, _input, signal) {
     await refuseWrongSettings(bench, signal)
     await refuseTakenDirectory(bench, signal)
+    await refuseUnusableCertificates(bench, signal)
   },
   plan: planCluster,
   complete: (store, bench) => recordMembers(store, bench, bench.cluster.nodes),

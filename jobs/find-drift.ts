@@ -1,7 +1,9 @@
 /** Looks at everything that an operation would make of a cluster, and says what of it is not so. Changes nothing. */
+import { RENEWAL_DAYS } from '../src/cluster/certificate.js'
 import type { Drift, DriftItem } from '../src/cluster/drift.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import { packageMismatches } from '../src/cluster/packages.js'
+import { tlsOf } from '../src/cluster/tls.js'
 import { OperationError } from '../src/operations/errors.js'
 import type { CheckContext, Step } from '../src/operations/step.js'
 import { wantedPackages } from '../src/postgres/packages.js'
@@ -11,7 +13,9 @@ import { withAcceptedPassword } from './accepted-password.js'
 import { type Bench, openBench, withoutOwnAddress } from './bench.js'
 import { planCluster } from './bootstrap-cluster.js'
 import { findPrimary } from './find-primary.js'
+import { openTls } from './open-tls.js'
 import type { PlanContext } from './plan-operation.js'
+import { endOfCertificate } from './steps/tls-files.js'
 
 const LOOK_AGAIN = 'Nobody could look. Ask again once it answers.'
 
@@ -22,14 +26,22 @@ export async function findDrift(
 ): Promise<Drift> {
   // Nothing is written: where there is no password yet, any will do, and the server says that it is another one.
   const password = (await store.secrets.get(repmgrPassword(cluster.name))) ?? makePassword()
-  const surveyed = await openBench(cluster, password, pool, () => true, signal, controllers)
+  const surveyed = await openBench(
+    cluster,
+    password,
+    pool,
+    () => true,
+    signal,
+    await openTls(store.secrets, cluster, cluster, false),
+    controllers,
+  )
   const opened = worker ? surveyed : withoutOwnAddress(surveyed, controllers)
   const bench = await withAcceptedPassword(opened, await store.secrets.get(nextRepmgrPassword(cluster.name)), signal)
   const away = [...bench.absent].map(
     ([node, detail]): DriftItem => ({ kind: 'unreachable', node, detail, remedy: LOOK_AGAIN }),
   )
   const { items, checkedSteps } = await compare(bench, { signal, log: () => undefined })
-  const all = [...away, ...items, ...packageDrift(bench)]
+  const all = [...away, ...items, ...packageDrift(bench), ...(await certificateDrift(bench, signal))]
   return {
     cluster: cluster.name,
     inSync: all.length === 0,
@@ -129,4 +141,26 @@ function packageDrift(bench: Bench): DriftItem[] {
       )
     return [...named, ...moved]
   })
+}
+
+/** One of our own is made anew by its step, which is drift then. Of another one it can only be said. */
+async function certificateDrift(bench: Bench, signal: AbortSignal): Promise<DriftItem[]> {
+  if (tlsOf(bench.cluster).mode !== 'files') return []
+  const present = bench.cluster.nodes.filter(({ name }) => !bench.absent.has(name))
+  const found = await Promise.all(
+    present.map(async (node): Promise<DriftItem[]> => {
+      const end = await endOfCertificate(bench, node, signal)
+      // One that has ended already is what the step itself objects to.
+      if (end === undefined || end.days < 0 || end.days >= RENEWAL_DAYS) return []
+      return [
+        {
+          kind: 'certificate',
+          node: node.name,
+          detail: `The certificate of the server ends in ${end.days} days, at ${end.at}.`,
+          remedy: `Put a new one in its place; then POST …/nodes/${node.name}/provision lets the running server read it.`,
+        },
+      ]
+    }),
+  )
+  return found.flat()
 }

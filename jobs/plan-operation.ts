@@ -15,10 +15,12 @@ import { bootstrapCluster } from './bootstrap-cluster.js'
 import { changeAccess } from './change-access.js'
 import { changeArchive } from './change-archive.js'
 import { changeSettings } from './change-settings.js'
+import { changeTls } from './change-tls.js'
 import { cloneNode } from './clone-node.js'
 import type { OperationDefinition } from './define-operation.js'
 import { destroyCluster } from './destroy-cluster.js'
 import { followNode } from './follow-node.js'
+import { openTls } from './open-tls.js'
 import { provisionNode } from './provision-node.js'
 import { registerNode } from './register-node.js'
 import { removeNode } from './remove-node.js'
@@ -48,6 +50,7 @@ const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'rotate-credentials': rotateCredentials,
   'verify-replication': verifyReplication,
   'change-access': changeAccess,
+  'change-tls': changeTls,
   'remove-node': removeNode,
   'destroy-cluster': destroyCluster,
   switchover,
@@ -96,12 +99,14 @@ export async function planOperation<T extends OperationType>(
   const password = dryRun
     ? ((await store.secrets.get(name)) ?? makePassword())
     : await store.secrets.getOrCreate(name, makePassword)
+  const target = definition.target(cluster, input)
   const surveyed = await openBench(
-    definition.target(cluster, input),
+    target,
     password,
     pool,
     node => definition.mayBeAbsent(node, input),
     signal,
+    await openTls(store.secrets, cluster, target, !dryRun),
     controllers,
   )
   const seen = worker ? surveyed : withoutOwnAddress(surveyed, controllers)

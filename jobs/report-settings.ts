@@ -10,6 +10,7 @@ import { SHARED_SETTINGS } from '../src/postgres/shared-settings.js'
 import { makePassword, repmgrPassword } from '../src/store/secrets.js'
 import type { Store } from '../src/store/store.js'
 import { type Bench, openBench } from './bench.js'
+import { openTls } from './open-tls.js'
 import { withShared } from './steps/hardware-settings.js'
 import { settingState, settingsOf } from './steps/settings.js'
 
@@ -20,7 +21,8 @@ export async function reportSettings(
 ): Promise<SettingsReport> {
   // Nothing is written: where there is no password yet, any will do, and no server to use it on.
   const password = (await store.secrets.get(repmgrPassword(cluster.name))) ?? makePassword()
-  const bench = await openBench(cluster, password, pool, () => true, signal)
+  const tls = await openTls(store.secrets, cluster, cluster, false)
+  const bench = await openBench(cluster, password, pool, () => true, signal, tls)
   return {
     cluster: cluster.name,
     workload: cluster.workload ?? DEFAULT_WORKLOAD,

@@ -1,5 +1,7 @@
 /** Preflight: asks every host and every server what the cluster needs of it. Changes nothing. */
+import { certificatesIn, daysLeft, objectionTo } from '../src/cluster/certificate.js'
 import {
+  type CertificateAnswer,
   type CheckResult,
   type Checks,
   type HostAnswer,
@@ -8,14 +10,18 @@ import {
   worstOf,
 } from '../src/cluster/checks.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
+import { certificateNames, tlsOf } from '../src/cluster/tls.js'
 import { isWitness } from '../src/cluster/topology.js'
+import { readFile } from '../src/host/files.js'
 import type { Host, HostPool } from '../src/host/host.js'
 import { checkSudo, diskFree, readSystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
 import { askEdges } from '../src/postgres/edges.js'
 import { inspectServer } from '../src/postgres/inspect.js'
-import { debianLayout } from '../src/postgres/layout.js'
+import { debianLayout, type Layout } from '../src/postgres/layout.js'
+import { servedFiles } from '../src/postgres/tls.js'
 import { nodeConninfo } from '../src/repmgr/conf.js'
+import { addressOf } from './bench.js'
 
 /** Asked of the local superuser, because it must also work where nobody is let in over the network. */
 const SERVER = `SELECT json_build_object(
@@ -63,13 +69,14 @@ async function askHost(
         name: peer.name,
         host: peer.host,
         sshPort: peer.ssh.port,
-        conninfo: nodeConninfo({ host: peer.host, port: cluster.port }, 4),
+        conninfo: nodeConninfo(addressOf(cluster, layout, peer), 4),
       }))
-    const [system, disk, state, edges] = await Promise.all([
+    const [system, disk, state, edges, certificate] = await Promise.all([
       readSystemFacts(host, { signal }),
       diskFree(host, layout.dataDirectory, { signal }),
       inspectServer(host, layout, cluster.port, { signal }),
       askEdges(host, layout, cluster.port, peers, { signal }),
+      askCertificate(host, cluster, node, layout, signal),
     ])
     const server =
       state.running && state.inRecovery !== undefined
@@ -103,6 +110,7 @@ async function askHost(
       // Nothing is ever cloned onto a witness.
       inUse: isWitness(node) || (state.directory === 'database' && state.everStarted),
       packages: state.packages,
+      ...(certificate && state.everStarted ? { certificate } : {}),
       ...edges,
       server: server && { ...server, archiveFailing: server.archiveFailing ?? undefined },
     }
@@ -110,5 +118,29 @@ async function askHost(
     signal.throwIfAborted()
     if (!(error instanceof OperationError)) throw error
     return { node: node.name, failure: { detail: error.message, remedy: error.remedy } }
+  }
+}
+
+/** What others would say of the certificate that the server presents. Undefined without TLS. */
+async function askCertificate(
+  host: Host,
+  cluster: Cluster,
+  node: ClusterNode,
+  layout: Layout,
+  signal: AbortSignal,
+): Promise<CertificateAnswer | undefined> {
+  const path = servedFiles(tlsOf(cluster), layout)?.certificate
+  if (path === undefined) return undefined
+  const ours = tlsOf(cluster).mode === 'own-ca'
+  const pem = await readFile(host, path, { signal })
+  if (pem === undefined) return { path, daysLeft: undefined, problem: 'there is no such file', ours }
+  const now = new Date()
+  const names = ours ? certificateNames(cluster, node) : [node.host]
+  const [certificate] = certificatesIn(pem) ?? []
+  return {
+    path,
+    daysLeft: certificate && daysLeft(certificate, now),
+    problem: objectionTo(pem, { names, now })?.detail,
+    ours,
   }
 }

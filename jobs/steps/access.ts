@@ -1,6 +1,7 @@
 /** Who may come in: pg_hba.conf, and the passwords that the nodes use among themselves. */
 import { accessProblems, insidersOf } from '../../src/cluster/access.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
+import { hasTls, tlsOf } from '../../src/cluster/tls.js'
 import { act, changing, runCommand } from '../../src/host/actions.js'
 import { fileMatches, type RemoteFile, readFile } from '../../src/host/files.js'
 import { OperationError } from '../../src/operations/errors.js'
@@ -11,7 +12,7 @@ import { type HbaError, putHbaBack, replaceHba, settleHba, unprovenHba } from '.
 import { withManagedBlock } from '../../src/postgres/managed-block.js'
 import { passFile } from '../../src/postgres/pass-file.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
-import type { Bench } from '../bench.js'
+import { addressOf, type Bench } from '../bench.js'
 import { until } from '../until.js'
 import { blockStep } from './file-step.js'
 import { askLocal } from './local-sql.js'
@@ -65,6 +66,7 @@ export function grantAccess(bench: Bench, node: ClusterNode): Step {
     nodes: cluster.nodes.map(({ host: address }) => address),
     controllers: bench.controllers,
     applications: cluster.access ?? [],
+    ...(hasTls(cluster) ? { tls: tlsOf(cluster) } : {}),
   })
   const about = { path: layout.hbaFile, owner: 'postgres:postgres', mode: '0640' }
   const existing = async (signal: AbortSignal) => (await readFile(host, about.path, { signal })) ?? ''
@@ -186,7 +188,7 @@ async function nodeRefusal(
   from: ClusterNode,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const conninfo = nodeConninfo({ host: node.host, port: bench.cluster.port })
+  const conninfo = nodeConninfo(addressOf(bench.cluster, bench.layout, node))
   const { stderr } = await bench.host(from).run(
     {
       argv: ['sh', '-c', KNOCK, 'understudy-knock', `${bench.layout.binDirectory}/psql`, conninfo],

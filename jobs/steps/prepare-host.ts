@@ -5,7 +5,7 @@ import { putFile, runCommand } from '../../src/host/actions.js'
 import type { RemoteFile } from '../../src/host/files.js'
 import type { Check, Step } from '../../src/operations/step.js'
 import { repmgrConf } from '../../src/repmgr/conf.js'
-import type { Bench } from '../bench.js'
+import { addressOf, type Bench } from '../bench.js'
 import { isInUse, refuseForeign } from '../find-primary.js'
 import { grantAccess, passFileStep } from './access.js'
 import { archiveSteps } from './archive.js'
@@ -17,6 +17,7 @@ import { providePackages } from './packages.js'
 import { writeSettings } from './settings.js'
 import { writeSudoers } from './sudoers.js'
 import { takeOver } from './take-over.js'
+import { tlsSteps } from './tls.js'
 
 /** Everything that a host needs before it holds data, in order. */
 export function prepareHost(bench: Bench, node: ClusterNode): Step[] {
@@ -29,6 +30,7 @@ export function prepareHost(bench: Bench, node: ClusterNode): Step[] {
     makeServer(bench, node),
     ...nodeKeySteps(bench, node),
     ...archiveSteps(bench, node),
+    ...tlsSteps(bench, node),
     writeSettings(bench, node),
     grantAccess(bench, node),
     ...openFirewall(bench, node),
@@ -128,12 +130,12 @@ function makeServer(bench: Bench, node: ClusterNode): Step {
   }
 }
 
-function writeRepmgrConf(bench: Bench, node: ClusterNode): Step {
+export function writeRepmgrConf(bench: Bench, node: ClusterNode): Step {
   const { layout, cluster } = bench
   const file: RemoteFile = {
     path: layout.repmgrConf,
     content: repmgrConf(
-      { ...node, port: cluster.port, priority: priorityOf(node), location: locationOf(node) },
+      { ...node, ...addressOf(cluster, layout, node), priority: priorityOf(node), location: locationOf(node) },
       cluster.name,
       layout,
     ),

@@ -5,7 +5,7 @@ import { OperationError } from '../../src/operations/errors.js'
 import type { Check } from '../../src/operations/step.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
 import { type MetadataNode, readMetadata } from '../../src/repmgr/metadata.js'
-import type { Bench } from '../bench.js'
+import { addressOf, type Bench } from '../bench.js'
 
 /** Thrown when repmgr's metadata know another node by this node's number or name. */
 export class MetadataConflict extends OperationError {
@@ -37,7 +37,7 @@ export async function registrationOf(
   const row = rows.find(({ nodeId }) => nodeId === node.nodeId)
   if (!row) return { done: false, reason: 'repmgr.nodes does not have it' }
   if (!row.active) return { done: false, reason: 'repmgr.nodes has it as inactive' }
-  const conninfo = nodeConninfo({ host: node.host, port: bench.cluster.port })
+  const conninfo = nodeConninfo(addressOf(bench.cluster, bench.layout, node))
   if (row.conninfo !== conninfo) return { done: false, reason: `repmgr.nodes has it at ${row.conninfo}` }
   if (row.priority !== priorityOf(node))
     return { done: false, reason: `repmgr.nodes has it with priority ${row.priority}` }

@@ -1,12 +1,14 @@
 /** The settings of a server: what each part of the description asks for, in one managed file. */
 import { archiveOf } from '../../src/cluster/archive.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
+import { tlsOf } from '../../src/cluster/tls.js'
 import { isWitness } from '../../src/cluster/topology.js'
 import type { RemoteFile } from '../../src/host/files.js'
 import type { Step } from '../../src/operations/step.js'
 import { archiveSettings } from '../../src/postgres/archive.js'
 import { parseSettingState, type SettingState, settingStateQuery } from '../../src/postgres/setting-state.js'
 import { delaySettings, managedSettings, REPLICATION_SETTINGS, type Setting } from '../../src/postgres/settings.js'
+import { tlsSettings } from '../../src/postgres/tls.js'
 import type { Bench } from '../bench.js'
 import { refuseWrongSettings } from '../refuse-settings.js'
 import { fileStep } from './file-step.js'
@@ -22,6 +24,7 @@ export function settingsOf(bench: Bench, node: ClusterNode): Setting[] {
     ...hardwareSettings(bench, node),
     // The WAL of a witness is not the cluster's: it must never be among what is restored from.
     ...(isWitness(node) ? [] : archiveSettings(archiveOf(cluster))),
+    ...tlsSettings(tlsOf(cluster), bench.layout),
     ...delaySettings(node),
     ...askedSettings(cluster, node),
   ]

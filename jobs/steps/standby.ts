@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { slotName } from '../../src/cluster/slot.js'
+import { hasTls } from '../../src/cluster/tls.js'
 import { upstreamOf } from '../../src/cluster/topology.js'
 import { act, changing, runCommand } from '../../src/host/actions.js'
 import { forgetDetached } from '../../src/host/detached.js'
@@ -14,13 +15,14 @@ import { paceOf, recentSamples, type Sample } from '../../src/operations/pace.js
 import type { Action, ChangeStep, Check, Step, StepContext } from '../../src/operations/step.js'
 import type { Marker } from '../../src/postgres/inspect.js'
 import { cloneStandby, registerStandby } from '../../src/repmgr/commands.js'
-import type { Bench } from '../bench.js'
+import { addressOf, type Bench } from '../bench.js'
 import { isInUse, NotAStandby, refuseForeign } from '../find-primary.js'
 import { until } from '../until.js'
 import { emptyUnused, markerFile } from './data-directory.js'
 import { moveStream } from './move-stream.js'
 import { startServer } from './primary.js'
 import { registrationOf } from './registration.js'
+import { streamStep } from './stream-tls.js'
 import { refuseUsedTablespaces } from './tablespaces.js'
 
 export function makeStandby(bench: Bench, node: ClusterNode, primary: ClusterNode): Step[] {
@@ -29,6 +31,7 @@ export function makeStandby(bench: Bench, node: ClusterNode, primary: ClusterNod
     startServer(bench, node, CATCH_UP_TIMEOUT_MS),
     moveStream(bench, node, primary),
     follow(bench, node, primary),
+    ...(hasTls(bench.cluster) ? [streamStep(bench, node, primary)] : []),
     registerStandbyNode(bench, node, primary),
   ]
 }
@@ -76,7 +79,12 @@ export function clone(bench: Bench, node: ClusterNode, primary: ClusterNode): Ch
   const upstream = upstreamOf(node, cluster.nodes, primary)
   const host = bench.host(node)
   const copyName = `understudy_clone_${node.nodeId}`
-  const command = cloneStandby(layout, { ...upstream, port: cluster.port }, copyName, CLONE_TIMEOUT_MS)
+  const command = cloneStandby(
+    layout,
+    { ...addressOf(cluster, layout, upstream), nodeId: upstream.nodeId },
+    copyName,
+    CLONE_TIMEOUT_MS,
+  )
   const empty = emptyUnused(bench, node)
   const mark = (state: Marker['state'], { epoch, signal }: StepContext) =>
     writeFile(changing(host, cluster.name, epoch), markerFile(bench, node, state), { signal })

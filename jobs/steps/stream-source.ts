@@ -5,12 +5,12 @@ import { slotName } from '../../src/cluster/slot.js'
 import { runSql } from '../../src/host/actions.js'
 import type { ChangeStep, Check } from '../../src/operations/step.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
-import type { Bench } from '../bench.js'
+import { addressOf, type Bench } from '../bench.js'
 import { askLocal, superuser } from './local-sql.js'
 
 /** As repmgr writes it when it clones: the name tells the upstream who streams; the password is in the pass file. */
 export const streamConninfo = ({ cluster, layout }: Bench, node: ClusterNode, upstream: ClusterNode) =>
-  `${nodeConninfo({ host: upstream.host, port: cluster.port })} application_name=${node.name} passfile=${layout.passFile}`
+  `${nodeConninfo(addressOf(cluster, layout, upstream))} application_name=${node.name} passfile=${layout.passFile}`
 
 /**
  * A running standby goes over to the new source with a reload, since PostgreSQL 13. On a primary it is without effect

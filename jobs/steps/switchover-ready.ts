@@ -9,7 +9,7 @@ import type { Step, StepContext } from '../../src/operations/step.js'
 import { askEdges } from '../../src/postgres/edges.js'
 import { SHARED_SETTINGS } from '../../src/postgres/shared-settings.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
-import type { Bench } from '../bench.js'
+import { addressOf, type Bench } from '../bench.js'
 
 export interface SwitchoverLimits {
   maxTransactionAgeMs: number
@@ -223,7 +223,7 @@ async function loginOf(bench: Bench, node: ClusterNode, to: ClusterNode, signal:
     name: to.name,
     host: to.host,
     sshPort: to.ssh.port,
-    conninfo: `${nodeConninfo({ host: to.host, port: cluster.port })} passfile=${layout.passFile}`,
+    conninfo: `${nodeConninfo(addressOf(cluster, layout, to))} passfile=${layout.passFile}`,
   }
   const { peers } = await askEdges(bench.host(node), layout, cluster.port, [peer], { signal })
   const login = peers[to.name]?.replication

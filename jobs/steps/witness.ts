@@ -5,7 +5,7 @@ import { runCommand } from '../../src/host/actions.js'
 import type { ChangeStep, Check, Step } from '../../src/operations/step.js'
 import { registerWitness } from '../../src/repmgr/commands.js'
 import { readMetadata } from '../../src/repmgr/metadata.js'
-import type { Bench } from '../bench.js'
+import { addressOf, type Bench } from '../bench.js'
 import { startAlone } from './primary.js'
 import { registrationOf } from './registration.js'
 
@@ -24,9 +24,7 @@ export function informWitness(bench: Bench, node: ClusterNode, primary: ClusterN
     kind: 'change',
     title: 'register the witness with repmgr, and copy the metadata to it',
     node: node.name,
-    actions: [
-      runCommand(bench.host(node), cluster.name, registerWitness(layout, { host: primary.host, port: cluster.port })),
-    ],
+    actions: [runCommand(bench.host(node), cluster.name, registerWitness(layout, addressOf(cluster, layout, primary)))],
     async check({ signal }): Promise<Check> {
       const registered = await registrationOf(bench, node, primary, signal, row =>
         row.type === 'witness' && row.upstreamNodeId === primary.nodeId

@@ -23,6 +23,7 @@ import { operationRoutes } from './routes/operations.js'
 import { serviceRoutes } from './routes/service.js'
 import { settingsRoutes } from './routes/settings.js'
 import { switchoverRoutes } from './routes/switchover.js'
+import { tlsRoutes } from './routes/tls.js'
 import { upkeepRoutes } from './routes/upkeep.js'
 import type { Services } from './services.js'
 import { validatorCompiler } from './validation.js'
@@ -80,6 +81,7 @@ export async function buildApp({
   await app.register(operationRoutes, { services })
   await app.register(operationChangeRoutes, { services })
   await app.register(settingsRoutes, { services })
+  await app.register(tlsRoutes, { services })
   await app.register(serviceRoutes, { services })
   await app.register(upkeepRoutes, { services })
   await app.register(switchoverRoutes, { services })

@@ -32,6 +32,20 @@ export const exampleAccess: Access = [
   { address: 'backup.example.net', users: ['barman'], replication: true },
 ]
 
+/** One that was made for this example; nobody has its key. */
+export const EXAMPLE_CA = `-----BEGIN CERTIFICATE-----
+MIIBqDCCAU6gAwIBAgIQUh+SiOm8dHcozx4t9CHlBTAKBggqhkjOPQQDAjAiMSAw
+HgYDVQQDExdVbmRlcnN0dWR5IENBIG9mIG9yZGVyczAeFw0yNjExMjIwODEyMDNa
+Fw00NjExMTcwOTEyMDNaMCIxIDAeBgNVBAMTF1VuZGVyc3R1ZHkgQ0Egb2Ygb3Jk
+ZXJzMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEeVLjew8jdpTVeBTe6auwWMRA
+xuzw01I/zoOfoo/ihFT19yjDkePouvCv7NwBPjabGdOzHF/keCZ8zAp7zyvnyKNm
+MGQwEgYDVR0TAQH/BAgwBgEB/wIBADAOBgNVHQ8BAf8EBAMCAQYwHQYDVR0OBBYE
+FPmrH1nUC7udDGaoBU1gB9TOwJHNMB8GA1UdIwQYMBaAFPmrH1nUC7udDGaoBU1g
+B9TOwJHNMAoGCCqGSM49BAMCA0gAMEUCICzPDlXiyHwrJWztT8qMh4b5AnoXMgEG
+7jnVFIZSGMzHAiEAo2PhkOR4Ix/xcmtVRRMxOC826kXilYS25F5UpGAAWsM=
+-----END CERTIFICATE-----
+`
+
 export const exampleNewCluster: Cluster = {
   name: 'orders',
   postgresVersion: 15,

@@ -64,11 +64,17 @@ export function clusterText(cluster: Cluster): string {
     node.joinedAt ?? 'not yet',
   ])
   return [
-    `${name}: PostgreSQL ${postgresVersion}, port ${port}, ${builtAt === undefined ? 'not built yet' : `built ${builtAt}`}`,
+    `${name}: PostgreSQL ${postgresVersion}, port ${port}, ${builtAt === undefined ? 'not built yet' : `built ${builtAt}`}${tlsText(cluster)}`,
     '',
     table(['NODE', 'ID', 'HOST', 'SSH', 'HOST KEY', 'JOINED'], rows),
     '',
   ].join('\n')
+}
+
+function tlsText({ name, tls }: Cluster): string {
+  if (tls === undefined || tls.mode === 'off') return ''
+  const { mode, clients = 'required' } = tls
+  return `, TLS (${mode}, ${clients} of clients; GET /v1/clusters/${name}/ca.pem)`
 }
 
 export function statusText(status: ClusterStatus): string {

@@ -3,6 +3,7 @@
  * verdict on each edge goes out. Pure.
  */
 import { type Static, Type } from 'typebox'
+import { RENEWAL_DAYS } from './certificate.js'
 
 export const CheckResult = Type.Object(
   {
@@ -20,6 +21,7 @@ export const CheckResult = Type.Object(
         'kernel',
         'rewind',
         'archive',
+        'certificate',
       ],
       { title: 'CheckKind', description: 'What was looked at; more may come.' },
     ),
@@ -75,6 +77,17 @@ export interface ServerAnswer {
   archiveFailing: string | undefined
 }
 
+/** Judged where it was read, because a certificate cannot be judged without its clock. */
+export interface CertificateAnswer {
+  path: string
+  /** Whole days; undefined where there is no certificate that can be read. */
+  daysLeft: number | undefined
+  /** What keeps others from believing it. */
+  problem: string | undefined
+  /** Whether this service makes it. */
+  ours: boolean
+}
+
 export type HostAnswer =
   | { node: string; failure: { detail: string; remedy: string } }
   | {
@@ -91,6 +104,8 @@ export type HostAnswer =
       overcommitMemory: number | undefined
       transparentHugePages: string | undefined
       packages: Record<string, string>
+      /** What its server presents, where the cluster has TLS and the server was built. */
+      certificate?: CertificateAnswer
       peers: Record<string, PeerAnswer>
       server: ServerAnswer | undefined
     }
@@ -112,6 +127,7 @@ export function judgeAnswers(postgresVersion: number, answers: readonly HostAnsw
       judgeDisk(answer, neededBytes),
       ...judgeKernel(answer),
       ...judgeServer(answer),
+      ...judgeCertificate(answer),
       ...Object.entries(answer.peers).flatMap(([to, peer]) => judgePeer(answer.node, to, peer)),
     ]),
     ...judgeVersions(postgresVersion, there),
@@ -232,6 +248,20 @@ function judgeServer({ node, server }: Answered): CheckResult[] {
             'Look at the server’s log for what the archive command said. WAL stays on the primary’s disk until it works.',
         }
   return server.inRecovery ? [rewind] : [rewind, archive]
+}
+
+function judgeCertificate({ node, certificate }: Answered): CheckResult[] {
+  if (!certificate) return []
+  const { path, daysLeft, problem, ours } = certificate
+  const edge = { kind: 'certificate', to: node } as const
+  const remedy = ours
+    ? `POST …/nodes/${node}/provision makes a new one, and the running server reads it.`
+    : `Put a new one into ${path}; then POST …/nodes/${node}/provision lets the running server read it.`
+  if (problem !== undefined) return [{ ...edge, verdict: 'failed', detail: `${path}: ${problem}`, remedy }]
+  const detail = `the certificate of the server ends in ${daysLeft} days`
+  return (daysLeft ?? 0) < RENEWAL_DAYS
+    ? [{ ...edge, verdict: 'warning', detail, remedy }]
+    : [{ ...edge, verdict: 'ok', detail }]
 }
 
 function judgePeer(from: string, to: string, peer: PeerAnswer): CheckResult[] {

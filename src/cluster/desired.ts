@@ -17,8 +17,33 @@ export function compareDesired(
   const all = differences(withAdopted(spec, cluster), cluster)
   return {
     differences: all,
-    refused: [...all.filter(({ pointer }) => FIXED.test(pointer)), ...forgottenArchive(spec, cluster)],
+    refused: [
+      ...all.filter(({ pointer }) => FIXED.test(pointer)),
+      ...forgottenArchive(spec, cluster),
+      ...changedTls(all, spec, cluster),
+    ],
   }
+}
+
+/**
+ * Of a cluster that runs it is changed in an order of its own, over all nodes: certificates before those who verify them,
+ * these before the rules that insist on it.
+ */
+function changedTls(
+  all: readonly Difference[],
+  { tls }: ClusterSpec,
+  { name, tls: known, builtAt, nodes }: Cluster,
+): Difference[] {
+  const runs = builtAt !== undefined || nodes.some(({ adopted }) => adopted === true)
+  if (!runs || !all.some(({ pointer }) => pointer === '/tls')) return []
+  const there =
+    known === undefined || known.mode === 'off'
+      ? 'is off there'
+      : `is ${known.mode} there, with ${JSON.stringify({ ...known, ca: undefined, mode: undefined })}`
+  const call = `PUT /v1/clusters/${name}/tls with ${tls === undefined ? '{"mode":"off"}' : 'what is described here'} changes it, in an order that keeps the cluster running; then put the description again`
+  return [
+    { pointer: '/tls', detail: `${there}. To keep that, describe it as GET /v1/clusters/${name} shows it; ${call}` },
+  ]
 }
 
 /** An archive that was there before this service is not ended by a description that has forgotten it. */

@@ -3,12 +3,12 @@ import { type Static, Type } from 'typebox'
 
 export const DriftItem = Type.Object(
   {
-    kind: Type.Enum(['changed', 'package', 'metadata', 'unreachable', 'undecided'], {
+    kind: Type.Enum(['changed', 'package', 'metadata', 'unreachable', 'undecided', 'certificate'], {
       title: 'DriftKind',
       description:
         'changed: something that the service manages was changed, or is missing. package: another version than when an operation last ' +
         'looked. metadata: repmgr.nodes and the record differ. unreachable: nobody could look. undecided: what was found on the hosts does ' +
-        'not say how the cluster is to be put right.',
+        'not say how the cluster is to be put right. certificate: one that somebody else makes ends soon.',
     }),
     node: Type.Optional(Type.String({ description: 'The node, where it is about one.' })),
     step: Type.Optional(

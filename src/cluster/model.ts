@@ -11,6 +11,7 @@ import { Handover } from './handover.js'
 import { SshBetweenNodes } from './node-ssh.js'
 import { packageInconsistencies, packagesPolicies } from './packages.js'
 import { SettingOverrides } from './setting-overrides.js'
+import { TlsPolicy, tlsProblems } from './tls.js'
 import { misplacements, topologyPolicies } from './topology.js'
 import { Workload } from './workload.js'
 
@@ -74,6 +75,7 @@ export const clusterPolicies = {
   workload: Type.Optional(Workload),
   settings: Type.Optional(SettingOverrides),
   access: Type.Optional(Access),
+  tls: Type.Optional(TlsPolicy),
 }
 
 export const NodeSpec = Type.Object(
@@ -239,6 +241,7 @@ export const specInconsistencies = (spec: ClusterSpec): { pointer: string; detai
   ...archiveContradictions(spec.archive, '/archive'),
   ...packageInconsistencies(spec),
   ...accessProblems(spec.access ?? [], insidersOf(spec.nodes, [])),
+  ...tlsProblems(spec.tls),
 ]
 
 function policyDifferences(base: string, policies: object, wanted: object, known: object) {

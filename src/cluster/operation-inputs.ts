@@ -4,6 +4,7 @@ import type { Access } from './access.js'
 import type { ArchivePolicy } from './archive.js'
 import type { Cluster, ClusterSpec, NodeSpec } from './model.js'
 import type { SettingsChange } from './settings-change.js'
+import type { TlsPolicy } from './tls.js'
 
 /** A call about one node. */
 export interface AboutNode {
@@ -45,6 +46,7 @@ export interface OperationInputs {
   'unregister-node': AboutNode
   'follow-node': AboutNode & { upstream?: string }
   'change-access': { access: Access }
+  'change-tls': { tls: TlsPolicy }
   'remove-node': Confirmed & { wipe?: boolean }
   switchover: SwitchoverInput
   'destroy-cluster': { confirm: string; leaveUnreachable?: boolean }

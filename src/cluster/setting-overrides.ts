@@ -48,6 +48,8 @@ const PLACE = 'Where PostgreSQL’s files are is decided when the server is made
 const REPLICATION = 'This service and repmgr write it, for each node as its role needs it.'
 const ARCHIVE = 'The archive, and the way back from it, is "archive" in the description of the cluster.'
 
+const TLS = 'It is "tls" in the description of the cluster, and PUT …/tls changes it.'
+
 /** The libraries that a server must load: repmgr’s keeps its functions in shared memory. */
 export const REQUIRED_LIBRARIES = ['repmgr'] as const
 
@@ -91,6 +93,9 @@ const RULES: Readonly<Record<string, Rule>> = {
   recovery_target_time: never(REPLICATION),
   recovery_target_timeline: never(REPLICATION),
   recovery_target_xid: never(REPLICATION),
+  ssl: never(TLS),
+  ssl_cert_file: never(TLS),
+  ssl_key_file: never(TLS),
   archive_mode: never(ARCHIVE),
   archive_command: never(ARCHIVE),
   archive_library: never(ARCHIVE),

@@ -12,6 +12,7 @@ const OPERATIONS = {
   'change-settings': 'settings of PostgreSQL change, with the restarts that they need',
   'change-archive': 'a running cluster archives its WAL otherwise',
   'change-access': 'who may come in over the network is changed on every node',
+  'change-tls': 'the servers of a running cluster speak TLS, or do not any more',
   'add-witness': 'a bare host becomes the witness of a cluster',
   'provision-node': 'a bare host becomes a configured server that was never started',
   'clone-node': 'a copy of the primary comes into the data directory',

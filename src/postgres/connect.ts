@@ -1,11 +1,15 @@
 /** SQL connections to one server: short, bounded, named, and never without a time limit. */
 import { Socket } from 'node:net'
+import { checkServerIdentity } from 'node:tls'
 import pg from 'pg'
+import type { Trust } from '../cluster/tls.js'
 import { OperationError } from '../operations/errors.js'
 
 export interface ServerAddress {
   host: string
   port: number
+  /** Whether by TLS, and whom to believe. Default: without. */
+  trust?: Trust
 }
 
 export interface Credentials {
@@ -26,7 +30,14 @@ export type Query = (text: string, values?: readonly unknown[]) => Promise<Row[]
 /** Thrown when a server cannot be connected to. `reason` tells a living server from a dead one. */
 export class ServerUnreachable extends OperationError {
   constructor(
-    readonly reason: 'refused' | 'timed_out' | 'starting_up' | 'too_many_connections' | 'authentication' | 'other',
+    readonly reason:
+      | 'refused'
+      | 'timed_out'
+      | 'starting_up'
+      | 'too_many_connections'
+      | 'authentication'
+      | 'tls'
+      | 'other',
     { host, port }: ServerAddress,
     cause: unknown,
   ) {
@@ -47,27 +58,64 @@ const REMEDIES: Record<ServerUnreachable['reason'], string> = {
   too_many_connections: 'The server lives, but all its connections are taken.',
   authentication:
     'The managed block of pg_hba.conf, or the repmgr role’s password, is not as it should be: build the cluster again to mend it.',
+  tls: 'The server has no TLS, or a certificate that is not of the cluster’s CA, has expired, or is for another name. PUT the description of the cluster mends what is managed; GET …/checks shows the certificates.',
   other: 'Look at the server’s log on the host.',
 }
 
-/** Connects, runs `work`, disconnects. Throws `ServerUnreachable`; errors of the statements pass as they are. */
+/**
+ * Connects, runs `work`, disconnects. With TLS the certificate is verified, and that it is for this very host. Throws
+ * `ServerUnreachable`; errors of the statements pass as they are.
+ */
 export async function withServer<T>(
   address: ServerAddress,
   credentials: Credentials,
   options: QueryOptions,
   work: (query: Query) => Promise<T>,
 ): Promise<T> {
+  const { tls, ca } = address.trust ?? { tls: 'as-asked' }
+  if (tls === 'verified') {
+    // With none of ours Node would believe those of the whole world.
+    if (ca === undefined) throw new ServerUnreachable('tls', address, 'the CA of this cluster is not known here')
+    return overConnection(address, credentials, options, ca, work)
+  }
+  try {
+    return await overConnection(address, credentials, options, undefined, work)
+  } catch (error) {
+    if (ca === undefined || !wantsTls(error)) throw error
+    return overConnection(address, credentials, options, ca, work)
+  }
+}
+
+/** Refused by the rules of pg_hba.conf, and not for a password: in every language the file has this name. */
+const wantsTls = (error: unknown) =>
+  error instanceof ServerUnreachable &&
+  error.reason === 'authentication' &&
+  error.cause instanceof Error &&
+  error.cause.message.includes('pg_hba.conf')
+
+/** `ca`: by TLS, and only to a server that it vouches for. */
+async function overConnection<T>(
+  address: ServerAddress,
+  credentials: Credentials,
+  options: QueryOptions,
+  ca: string | undefined,
+  work: (query: Query) => Promise<T>,
+): Promise<T> {
   options.signal?.throwIfAborted()
+  const { host, port } = address
   // Of our own, to be cut off: a goodbye waits for a server that may never have answered.
   const socket = new Socket()
   const client = new pg.Client({
-    ...address,
+    host,
+    port,
     ...credentials,
     stream: () => socket,
     application_name: 'understudy',
     connectionTimeoutMillis: options.timeoutMs,
     statement_timeout: options.timeoutMs,
     query_timeout: options.timeoutMs + 500,
+    // The name is told here: pg tells none where the host is an address.
+    ...(ca === undefined ? {} : { ssl: { ca, checkServerIdentity: (_, peer) => checkServerIdentity(host, peer) } }),
   })
   // A server that goes away between two statements is heard of by the next one.
   client.on('error', () => undefined)
@@ -96,5 +144,16 @@ function reasonOf(error: unknown): ServerUnreachable['reason'] {
   if (code === '57P03') return 'starting_up'
   if (code === '53300') return 'too_many_connections'
   if (code === '28P01' || code === '28000') return 'authentication'
+  if (isOfTls(code, message)) return 'tls'
   return 'other'
 }
+
+/**
+ * OpenSSL's words for why it does not believe a certificate (X509_V_ERR without its beginning), and Node's own.
+ *
+ * @see https://nodejs.org/docs/latest-v20.x/api/tls.html#x509-certificate-error-codes
+ */
+const isOfTls = (code = '', message: string) =>
+  /^(ERR_TLS_|ERR_SSL_|CERT_|CRL_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|ERROR_IN_CERT|INVALID_(CA|PURPOSE)|HOSTNAME_MISMATCH|PATH_LENGTH)/.test(
+    code,
+  ) || message === 'The server does not support SSL connections'

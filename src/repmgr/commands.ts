@@ -1,7 +1,7 @@
 /** repmgr's commands, as they are run on a host. All as the postgres user: repmgr refuses to run as root. */
 import type { Command } from '../host/command.js'
 import type { Layout } from '../postgres/layout.js'
-import { nodeConninfo } from './conf.js'
+import { nodeConninfo, type RepmgrNode } from './conf.js'
 
 const base = (layout: Layout) => [layout.repmgr, '-f', layout.repmgrConf]
 
@@ -16,7 +16,7 @@ export function registerPrimary(layout: Layout): Command {
  */
 export function cloneStandby(
   layout: Layout,
-  from: { nodeId: number; host: string; port: number },
+  from: Pick<RepmgrNode, 'nodeId' | 'host' | 'port' | 'rootCertificate'>,
   applicationName: string,
   timeoutMs: number,
 ): Command {
@@ -48,7 +48,10 @@ export function registerStandby(layout: Layout, upstreamNodeId: number, delayed:
 }
 
 /** On the witness: enters it on the primary, and copies all of repmgr's metadata from there. */
-export function registerWitness(layout: Layout, primary: { host: string; port: number }): Command {
+export function registerWitness(
+  layout: Layout,
+  primary: Pick<RepmgrNode, 'host' | 'port' | 'rootCertificate'>,
+): Command {
   return {
     argv: [...base(layout), '-d', nodeConninfo(primary), 'witness', 'register', '--force'],
     as: 'postgres',

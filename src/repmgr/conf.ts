@@ -7,6 +7,8 @@ export interface RepmgrNode {
   name: string
   host: string
   port: number
+  /** Path, on every node, of the CA by which it is verified; undefined without TLS. */
+  rootCertificate?: string
   /** 0: never promoted. */
   priority: number
   location: string
@@ -16,9 +18,16 @@ export interface RepmgrNode {
  * The connection string in repmgr's metadata, and for streams and clones. No password: it comes from the pass file. A peer
  * that vanishes without a word is noticed after 25 seconds instead of the kernel's two hours.
  */
-export function nodeConninfo({ host, port }: Pick<RepmgrNode, 'host' | 'port'>, connectTimeoutSeconds = 2): string {
-  return `host=${host} port=${port} user=repmgr dbname=repmgr connect_timeout=${connectTimeoutSeconds} keepalives_idle=10 keepalives_interval=5 keepalives_count=3`
+export function nodeConninfo(
+  { host, port, rootCertificate }: Pick<RepmgrNode, 'host' | 'port' | 'rootCertificate'>,
+  connectTimeoutSeconds = 2,
+): string {
+  const tls = rootCertificate === undefined ? '' : ` ${verified(rootCertificate)}`
+  return `host=${host} port=${port} user=repmgr dbname=repmgr connect_timeout=${connectTimeoutSeconds} keepalives_idle=10 keepalives_interval=5 keepalives_count=3${tls}`
 }
+
+/** The part of a connection string that says: by TLS, and only to the server that was meant. */
+export const verified = (rootCertificate: string) => `sslmode=verify-full sslrootcert=${rootCertificate}`
 
 /**
  * Complete, with absolute paths: repmgr stores the path of this file and uses it from other hosts. Failover is `manual`

@@ -33,6 +33,12 @@ export const repmgrPassword = (cluster: string) => `cluster/${cluster}/repmgr`
 /** While a rotation is under way: the password that the servers have, or are about to have. */
 export const nextRepmgrPassword = (cluster: string) => `cluster/${cluster}/repmgr/next`
 
+/** The CA that signs the certificates of its servers: key and certificate, as JSON. */
+export const authorityOf = (cluster: string) => `cluster/${cluster}/tls/authority`
+
+/** While TLS is changed: the CAs of before and after, because servers may have either. */
+export const alsoTrusted = (cluster: string) => `cluster/${cluster}/tls/also-trusted`
+
 /** URL-safe, so that it needs no escaping in a .pgpass or a connection string. 192 bits. */
 export const makePassword = () => randomBytes(24).toString('base64url')
 
