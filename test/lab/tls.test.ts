@@ -11,17 +11,17 @@ import type { SettingsReport } from '../../src/cluster/settings-report.js'
 import type { ClusterStatus } from '../../src/cluster/status.js'
 import type { TlsPolicy } from '../../src/cluster/tls.js'
 import type { Operation, PlanPreview } from '../../src/operations/operation.js'
-import { ended, psql, startLabTest } from '../fixtures/lab.js'
+import { ended, psql, startLabTest, stepIn } from '../fixtures/lab.js'
 import { eventually } from '../fixtures/redis.js'
 
 const DIRECTORY = '/etc/postgresql/15/main/understudy-tls'
 
 t.test('TLS: a CA of our own, switched on and off under a cluster that runs', { timeout: 600_000 }, async t => {
-  const { lab, node, addHosts, start, stateDirectory } = await startLabTest(t, 'tls')
+  const { lab, node, addHosts, start, stateDirectory } = await startLabTest(t, 'tls', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2', 'pg3', 'w1'])
   const [pg1, pg2, pg3, w1] = hosts
   if (!pg1 || !pg2 || !pg3 || !w1) throw new Error('no hosts')
-  const service = await start()
+  let service = await start()
   const access = [{ address: lab.gateway, users: ['app'] }]
   const cluster = { name: 'orders', postgresVersion: 15, nodes: [node(pg1), node(pg2)], access }
   const own: TlsPolicy = { mode: 'own-ca', names: ['db.example.net'] }
@@ -396,5 +396,20 @@ t.test('TLS: a CA of our own, switched on and off under a cluster that runs', { 
     await healthy()
     for (const { name } of [pg1, pg2]) t.equal(await clear(name), '')
     t.match(await psql(lab, 'pg1', 'SHOW primary_conninfo'), /sslmode=verify-full/)
+  })
+
+  await t.test('a worker that dies in the middle of it leaves it to the next one', async t => {
+    const { status, body } = await put({ mode: 'off' }, '')
+    t.equal(status, 202, JSON.stringify(body))
+    await stepIn(() => service, body.id, 'pg2/register', ['running', 'changed'])
+    await service.kill()
+    service = await start()
+    const operation = await ended(() => service, body.id)
+    t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+    t.ok(operation.turns > 1, 'it was interrupted')
+    await healthy()
+    t.strictSame((await service.call<Drift>('GET', '/v1/clusters/orders/drift')).body.items, [])
+    for (const { name } of [pg1, pg2, pg3, w1])
+      t.equal((await lab.exec(name, ['sh', '-c', `ls ${DIRECTORY} 2>&1 || true`])).stdout.includes('No such'), true)
   })
 })
