@@ -5,20 +5,9 @@ import { hasTls, TlsPolicy, tlsProblems } from '../../cluster/tls.js'
 import { caOf } from '../../store/authority.js'
 import { EXAMPLE_CA } from '../examples.js'
 import { ProblemError } from '../problems.js'
-import {
-  accepted,
-  answerChange,
-  ChangeQuery,
-  COMMON,
-  NoQuery,
-  OF_OPERATIONS,
-  PreferHeader,
-  planOrOutcome,
-  problemResponses,
-  textOnly,
-  WITH_BODY,
-} from '../responses.js'
+import { answerChange, COMMON, NoQuery, problemResponses, textOnly } from '../responses.js'
 import type { Services } from '../services.js'
+import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, refuseUnbuilt } from './find-cluster.js'
 
 const WantedTls = Type.Object(TlsPolicy.properties, {
@@ -47,9 +36,8 @@ const WantedTls = Type.Object(TlsPolicy.properties, {
 export const tlsRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   app.put(
     '/v1/clusters/:cluster/tls',
-    {
-      config: { access: 'admin' },
-      schema: {
+    changingRoute(
+      {
         operationId: 'changeTls',
         tags: ['clusters'],
         summary: 'Switch TLS on, over or off',
@@ -59,22 +47,9 @@ export const tlsRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = asyn
           'open: what changes counts for new ones. Every node must answer. The nodes and this service then verify whom they speak to (`verify-full`).',
         params: ClusterParams,
         body: WantedTls,
-        querystring: ChangeQuery,
-        headers: PreferHeader,
-        response: {
-          200: planOrOutcome,
-          202: accepted,
-          ...problemResponses(
-            ...WITH_BODY,
-            ...OF_OPERATIONS,
-            'not-found',
-            'cluster-not-built',
-            'cluster-busy',
-            'inconsistent',
-          ),
-        },
       },
-    },
+      ['not-found', 'cluster-not-built', 'cluster-busy', 'inconsistent'],
+    ),
     async (request, reply) => {
       const cluster = await findCluster(services, request.params.cluster)
       const tls = request.body
