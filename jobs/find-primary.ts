@@ -34,8 +34,8 @@ export class NotAStandby extends OperationError {
       code: 'not-a-standby',
       outcome: 'not_started',
       remedy:
-        'Find out which of the two holds what must not be lost before anything is removed. Bring it back as a standby by hand ' +
-        '(pg_rewind, or a new clone), or stop it and drop its server, then repeat the call. Nothing was changed.',
+        'Find out which of the two holds what must not be lost before anything is removed. To make it a standby again: ' +
+        `POST …/nodes/${node}/rejoin, which says first what it alone has. Nothing was changed.`,
     })
   }
 }

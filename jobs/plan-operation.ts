@@ -22,7 +22,9 @@ import { destroyCluster } from './destroy-cluster.js'
 import { followNode } from './follow-node.js'
 import { openTls } from './open-tls.js'
 import { provisionNode } from './provision-node.js'
+import { rebuildNode } from './rebuild-node.js'
 import { registerNode } from './register-node.js'
+import { rejoinNode } from './rejoin-node.js'
 import { removeNode } from './remove-node.js'
 import { restartNode } from './restart-node.js'
 import { rotateCredentials } from './rotate-credentials.js'
@@ -44,6 +46,8 @@ const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'start-node': startNode,
   'stop-node': stopNode,
   'restart-node': restartNode,
+  'rejoin-node': rejoinNode,
+  'rebuild-node': rebuildNode,
   'register-node': registerNode,
   'unregister-node': unregisterNode,
   'follow-node': followNode,

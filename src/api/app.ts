@@ -20,6 +20,7 @@ import { nodeRoutes } from './routes/nodes.js'
 import { oneNodeRoutes } from './routes/one-node.js'
 import { operationChangeRoutes } from './routes/operation-changes.js'
 import { operationRoutes } from './routes/operations.js'
+import { rejoinRoutes } from './routes/rejoin.js'
 import { serviceRoutes } from './routes/service.js'
 import { settingsRoutes } from './routes/settings.js'
 import { switchoverRoutes } from './routes/switchover.js'
@@ -80,6 +81,7 @@ export async function buildApp({
   await app.register(deleteClusterRoutes, { services })
   await app.register(operationRoutes, { services })
   await app.register(operationChangeRoutes, { services })
+  await app.register(rejoinRoutes, { services })
   await app.register(settingsRoutes, { services })
   await app.register(tlsRoutes, { services })
   await app.register(serviceRoutes, { services })

@@ -12,6 +12,9 @@ export function parseLsn(text: string): Lsn {
   return text as Lsn
 }
 
+/** As the server prints it: pg_waldump pads the lower half with zeros, the server does not. */
+export const shortLsn = (lsn: Lsn): Lsn => lsn.replaceAll(/(^|\/)0+(?=[0-9A-Fa-f])/g, '$1') as Lsn
+
 /** The position in the WAL, in bytes. */
 export function lsnBytes(lsn: Lsn): bigint {
   const match = PATTERN.exec(lsn)

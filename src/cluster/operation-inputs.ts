@@ -3,6 +3,7 @@
 import type { Access } from './access.js'
 import type { ArchivePolicy } from './archive.js'
 import type { Cluster, ClusterSpec, NodeSpec } from './model.js'
+import type { RebuildMethod } from './rejoin.js'
 import type { SettingsChange } from './settings-change.js'
 import type { TlsPolicy } from './tls.js'
 
@@ -28,6 +29,12 @@ export interface SwitchoverInput {
   maxLagBytes?: number
 }
 
+/** How a node is brought back, and what is done with the copy that it has. */
+export interface RejoinInput extends Confirmed {
+  /** Where it has to be cloned anew: its data directory is moved aside and not emptied. */
+  keepOldData?: boolean
+}
+
 export interface OperationInputs {
   'bootstrap-cluster': Record<string, never>
   'apply-cluster': { description: ClusterSpec }
@@ -43,6 +50,8 @@ export interface OperationInputs {
   'stop-node': Confirmed
   'restart-node': Confirmed
   'register-node': AboutNode
+  'rejoin-node': RejoinInput
+  'rebuild-node': RejoinInput & { method?: RebuildMethod }
   'unregister-node': AboutNode
   'follow-node': AboutNode & { upstream?: string }
   'change-access': { access: Access }

@@ -19,6 +19,8 @@ const OPERATIONS = {
   'start-node': 'the server is started',
   'stop-node': 'the server is stopped',
   'restart-node': 'the server is stopped and started',
+  'rejoin-node': 'an old primary, or a standby that went astray, becomes a standby of the primary again',
+  'rebuild-node': 'a node becomes a standby of the primary again, by the method that was asked for',
   'register-node': 'repmgr gets to know the node',
   'unregister-node': 'repmgr forgets the node',
   'follow-node': 'a running standby streams from another node',

@@ -23,6 +23,8 @@ t.test('single steps on one node', async t => {
     ['stop', 'stop-node', true],
     ['restart', 'restart-node', true],
     ['follow', 'follow-node', false],
+    ['rejoin', 'rejoin-node', true],
+    ['rebuild', 'rebuild-node', true],
   ] as const) {
     t.test(verb, async t => {
       const response = await post(`pg2/${verb}`)

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { type Lsn, lagBytes, laterLsn, lsnBytes, parseLsn } from '../../src/cluster/lsn.js'
+import { type Lsn, lagBytes, laterLsn, lsnBytes, parseLsn, shortLsn } from '../../src/cluster/lsn.js'
 
 /** Written as PostgreSQL does: `%X/%X`. */
 const format = (bytes: bigint) =>
@@ -73,4 +73,21 @@ t.test('anything else is refused', async t => {
     }),
     runs,
   )
+})
+
+t.test('as the server prints it, whoever has padded it', async t => {
+  fc.assert(
+    fc.property(position, bytes => {
+      const plain = format(bytes)
+      const padded = parseLsn(
+        plain
+          .split('/')
+          .map(half => half.padStart(8, '0'))
+          .join('/'),
+      )
+      return shortLsn(padded) === plain && shortLsn(plain) === plain
+    }),
+    runs,
+  )
+  t.equal(shortLsn(parseLsn('0/040209D0')), '0/40209D0')
 })

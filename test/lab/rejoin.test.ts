@@ -1,0 +1,120 @@
+import t, { type Test } from 'tap'
+import type { Problem } from '../../src/api/problems.js'
+import type { ClusterStatus } from '../../src/cluster/status.js'
+import type { Operation, PlanPreview } from '../../src/operations/operation.js'
+import { ended, psql, startLabTest, stepIn } from '../fixtures/lab.js'
+import { eventually } from '../fixtures/redis.js'
+
+t.test('an old primary comes back as a standby', { timeout: 600_000 }, async t => {
+  const { lab, node, addHosts, start } = await startLabTest(t, 'rejoin', { postgres: true })
+  const hosts = await addHosts(['pg1', 'pg2'])
+  let service = await start()
+  const call = <T = Operation & Problem>(path: string, body: unknown = {}) =>
+    service.call<T>('POST', `/v1/clusters/orders/nodes/${path}`, { body })
+  const sudo = (host: string, ...argv: string[]) => lab.exec(host, ['sudo', ...argv])
+  const noteOf = (operation: Operation, step: string) =>
+    `${operation.steps.find(({ id }) => id === step)?.state}: ${operation.steps.find(({ id }) => id === step)?.note}`
+  /** The primary and its one standby, which streams through its slot; no slot anywhere else. */
+  const isWhole = async (t: Test, primary: string, standby: string) => {
+    const now = await eventually(async () => {
+      const { body } = await service.call<ClusterStatus>('GET', '/v1/clusters/orders/status')
+      return body.diagnosis.code === 'healthy' && body.primary === primary ? body : undefined
+    }, 30_000)
+    t.match(
+      now.nodes.find(({ name }) => name === standby),
+      { role: 'standby', state: 'streaming', upstream: primary, slot: { active: true } },
+    )
+    t.equal(await psql(lab, standby, 'SELECT count(*) FROM pg_replication_slots'), '0')
+    t.match(await sudo(standby, 'cat', '/etc/postgresql/15/main/start.conf'), { stdout: /auto/ }, 'a boot starts it')
+    const rows = 'SELECT string_agg(word, $$,$$ ORDER BY word) FROM ledger'
+    t.equal(await psql(lab, standby, rows), await psql(lab, primary, rows))
+  }
+
+  const { body: built } = await service.call<Operation>('POST', '/v1/clusters?wait=60', {
+    body: { name: 'orders', postgresVersion: 15, nodes: hosts.map(node), bootstrap: true },
+  })
+  t.equal((await ended(() => service, built.id)).state, 'succeeded')
+  await psql(lab, 'pg1', "CREATE TABLE ledger (word text); INSERT INTO ledger VALUES ('kept')")
+
+  await t.test('one that streams is left alone', async t => {
+    const { body } = await call('pg2/rejoin?wait=60')
+    t.match(body, { state: 'succeeded', result: { changedSteps: 0 } }, JSON.stringify(body.error))
+    t.match(await call('pg1/rejoin?wait=60'), { status: 409, body: { detail: /pg1 is the primary/ } })
+  })
+
+  await t.test('stopped in order before the other was promoted: it follows as it is', async t => {
+    await sudo('pg1', 'systemctl', 'stop', 'postgresql@15-main')
+    await psql(lab, 'pg2', 'SELECT pg_promote()')
+    await psql(lab, 'pg2', "INSERT INTO ledger VALUES ('since')")
+    const { body } = await call('pg1/rejoin?wait=60')
+    t.equal(body.state, 'succeeded', JSON.stringify(body))
+    t.match(noteOf(body, 'pg1/rewind'), /^unchanged: it follows as it is: its history is a part of the primary’s/)
+    t.match(noteOf(body, 'pg1/loss'), /^unchanged: it has nothing that pg2 does not have/)
+    await isWhole(t, 'pg2', 'pg1')
+  })
+
+  await t.test('crashed with commits that the other does not have: it is rewound', async t => {
+    await psql(lab, 'pg1', 'SELECT pg_promote()')
+    await psql(lab, 'pg2', "INSERT INTO ledger VALUES ('lost 1')")
+    await psql(lab, 'pg2', "INSERT INTO ledger VALUES ('lost 2')")
+    await lab.signal('pg2', 'postgres', 'SIGKILL')
+    await psql(lab, 'pg1', "INSERT INTO ledger VALUES ('won')")
+    const refused = await call('pg2/rejoin?wait=60')
+    t.match(refused, {
+      status: 409,
+      body: { detail: /pg2 has what the primary does not have.*\d+ committed transactions.*postgres\.public\.ledger/s },
+    })
+    const { body: plan } = await call<PlanPreview>('pg2/rejoin?dryRun=true', { confirm: 'pg2' })
+    t.equal(plan.steps?.find(({ id }) => id === 'pg2/recovery')?.verdict, 'would_run', JSON.stringify(plan))
+
+    const { body: begun } = await call('pg2/rejoin', { confirm: 'pg2' })
+    await stepIn(() => service, begun.id, 'pg2/rewind', ['running', 'changed'])
+    await service.kill()
+    service = await start()
+    const operation = await ended(() => service, begun.id)
+    t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+    t.match(noteOf(operation, 'pg2/rewind'), /^changed: /)
+    t.match(noteOf(operation, 'pg2/clone'), /^unchanged: /)
+    t.match(noteOf(operation, 'pg2/loss'), /committed transactions .*ledger.*understudy-kept\/pg2-\d{8}T\d{6}Z on pg2/)
+    const kept = /\/var\/lib\/\S*understudy-kept\/\S+/.exec(noteOf(operation, 'pg2/loss'))?.[0] ?? ''
+    const report = JSON.parse((await sudo('pg2', 'cat', `${kept}/report.json`)).stdout)
+    t.match(report, { primary: 'pg1', complete: true, switchLsn: /^0\// })
+    t.ok(report.commits >= 2, `${report.commits} commits`)
+    t.match(await sudo('pg2', 'ls', `${kept}/pg_wal`), { stdout: /^00000002[0-9A-F]{16}$/m })
+    await isWhole(t, 'pg1', 'pg2')
+    t.equal(await psql(lab, 'pg2', "SELECT count(*) FROM ledger WHERE word LIKE 'lost%'"), '0')
+  })
+
+  await t.test('its WAL does not reach back to where the histories part: it is cloned', async t => {
+    await psql(lab, 'pg2', 'SELECT pg_promote()')
+    await eventually(async () => (await psql(lab, 'pg1', 'SELECT count(*) FROM pg_stat_replication')) === '0')
+    await psql(lab, 'pg1', 'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots')
+    await psql(lab, 'pg1', 'ALTER SYSTEM SET wal_keep_size = 0; ')
+    await psql(lab, 'pg1', "ALTER SYSTEM SET min_wal_size = '32MB'")
+    await psql(lab, 'pg1', 'SELECT pg_reload_conf()')
+    for (const word of ['lost 3', 'lost 4', 'lost 5', 'lost 6']) {
+      await psql(lab, 'pg1', `INSERT INTO ledger VALUES ('${word}')`)
+      await psql(lab, 'pg1', 'SELECT pg_switch_wal()')
+      await psql(lab, 'pg1', 'CHECKPOINT')
+    }
+    const refused = await call('pg1/rejoin?wait=60')
+    t.match(refused, { status: 409, body: { detail: /pg1 has what the primary does not have/ } })
+    const { body } = await call('pg1/rejoin?wait=60', { confirm: 'pg1', keepOldData: true })
+    const operation = await ended(() => service, body.id)
+    t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+    t.match(noteOf(operation, 'pg1/rewind'), /^unchanged: it is cloned: .*cannot be rewound: /)
+    t.match(noteOf(operation, 'pg1/loss'), /at least \d+ committed/)
+    t.match(noteOf(operation, 'pg1/clone'), /^changed/)
+    const kept = /\/var\/lib\/\S*understudy-kept\/\S+\/data/.exec(noteOf(operation, 'pg1/give-up-copy'))?.[0] ?? ''
+    t.match(await sudo('pg1', 'cat', `${kept}/PG_VERSION`), { stdout: /^15/ })
+    await isWhole(t, 'pg2', 'pg1')
+  })
+
+  await t.test('a new clone of a standby that streams, where that is asked for', async t => {
+    t.match(await call('pg1/rebuild?wait=60', { method: 'clone' }), { status: 409, body: { detail: /new clone/ } })
+    const { body } = await call('pg1/rebuild?wait=60', { method: 'clone', confirm: 'pg1' })
+    t.equal(body.state, 'succeeded', JSON.stringify(body))
+    t.match(noteOf(body, 'pg1/clone'), /^changed/)
+    await isWhole(t, 'pg2', 'pg1')
+  })
+})
