@@ -3,6 +3,7 @@ import { adoptCluster, adoptedBefore, readForeignCluster } from '../jobs/adopt-c
 import { findDrift } from '../jobs/find-drift.js'
 import { planOperation } from '../jobs/plan-operation.js'
 import type { OperationQueue } from '../jobs/queue.js'
+import { reportReadiness } from '../jobs/report-readiness.js'
 import { reportSettings } from '../jobs/report-settings.js'
 import { runChecks } from '../jobs/run-checks.js'
 import { refuseOtherSubject, showPlan } from '../jobs/same-plan.js'
@@ -47,6 +48,10 @@ export function wireServices({
     adopt: (cluster, password, asked, signal) => adoptCluster(context, cluster, password, asked, signal),
     adoptedBefore: (cluster, signal) => adoptedBefore(context, cluster, signal),
     checks: (cluster, signal) => runChecks(pool, cluster, signal),
+    async readiness(cluster, signal) {
+      const status = await observeCluster(store, cluster, signal)
+      return reportReadiness({ store, pool }, cluster, status, signal)
+    },
     observe: (cluster, signal) => observeCluster(store, cluster, signal),
     async preview(wanted, signal) {
       const planned = await planOperation(context, { ...wanted, dryRun: true }, signal)

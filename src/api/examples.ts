@@ -5,6 +5,7 @@ import type { Adoption } from '../cluster/adoption.js'
 import type { Checks } from '../cluster/checks.js'
 import type { Drift } from '../cluster/drift.js'
 import type { Cluster, NodeSpec } from '../cluster/model.js'
+import type { Readiness } from '../cluster/readiness.js'
 import type { SettingsReport } from '../cluster/settings-report.js'
 import type { ClusterStatus } from '../cluster/status.js'
 import type { Operation, PlanPreview, StepRecord } from '../operations/operation.js'
@@ -324,6 +325,41 @@ export const exampleChecks: Checks = {
     { kind: 'ssh', to: 'pg1', verdict: 'ok', detail: 'logged in, became root, and was answered in 12 ms' },
   ],
   observedAt: '2026-11-23T07:12:44.000Z',
+}
+
+export const exampleReadiness: Readiness = {
+  cluster: 'orders',
+  ready: false,
+  primary: 'pg1',
+  successor: 'pg2',
+  expectedLossBytes: 0,
+  fence: { method: 'ssh', detail: 'pg1 would be ended over SSH, and marked as a standby before that.' },
+  candidates: [
+    {
+      node: 'pg2',
+      fit: true,
+      rank: 1,
+      lsn: '0/5000148',
+      behindBytes: 0,
+      why: 'It would take over: 0 bytes behind, priority 100.',
+    },
+    {
+      node: 'pg3',
+      fit: false,
+      rank: null,
+      lsn: '0/4FFF2A0',
+      behindBytes: 3752,
+      why: 'It does not replay: it is paused.',
+    },
+  ],
+  obstacles: [
+    {
+      node: 'pg3',
+      detail: 'pg3 does not replay: it is paused.',
+      remedy: 'On pg3: SELECT pg_wal_replay_resume().',
+    },
+  ],
+  observedAt: '2026-11-25T03:12:44.000Z',
 }
 
 export const exampleDrift: Drift = {

@@ -4,6 +4,7 @@ import type { Checks } from '../cluster/checks.js'
 import type { Drift } from '../cluster/drift.js'
 import type { Cluster } from '../cluster/model.js'
 import type { WantedOperation } from '../cluster/operation-inputs.js'
+import type { Readiness } from '../cluster/readiness.js'
 import type { SettingsReport } from '../cluster/settings-report.js'
 import type { ClusterStatus } from '../cluster/status.js'
 import type { PlanPreview } from '../operations/operation.js'
@@ -18,6 +19,8 @@ export interface Services {
   enqueue(operationId: string): Promise<void>
   /** Asks all servers of a cluster, side by side. */
   observe(cluster: Cluster, signal: AbortSignal): Promise<ClusterStatus>
+  /** Who would have to take over if the primary died now. */
+  readiness(cluster: Cluster, signal: AbortSignal): Promise<Readiness>
   /** Makes the plan and runs its checks. Throws `OperationError` where the operation would be refused. */
   preview(wanted: WantedOperation, signal: AbortSignal): Promise<PlanPreview>
   /** Throws `OperationError` where a plan's id is of another request, or of the cluster as it is not any more. Asks no host. */

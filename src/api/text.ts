@@ -7,6 +7,7 @@ import type { Drift } from '../cluster/drift.js'
 import type { Forgotten } from '../cluster/forgotten.js'
 import type { Cluster } from '../cluster/model.js'
 import type { NodeDetail } from '../cluster/node-detail.js'
+import type { Readiness } from '../cluster/readiness.js'
 import type { ClusterStatus } from '../cluster/status.js'
 import type { Operation, PlanPreview, RequestRecord } from '../operations/operation.js'
 import type { AuditEvent } from '../store/event.js'
@@ -249,6 +250,29 @@ export function checksText({ cluster, verdict, items }: Checks): string {
     '',
     table(['VERDICT', 'CHECK', 'FROM', 'TO', 'FOUND'], rows),
     ...(remedies.size === 0 ? [] : ['', 'What to do:', ...[...remedies].map(line => `  ${line}`)]),
+    '',
+  ].join('\n')
+}
+
+export function readinessText(readiness: Readiness): string {
+  const { cluster, ready, primary, successor, expectedLossBytes, fence, candidates, obstacles } = readiness
+  const loss =
+    expectedLossBytes === null ? 'how much would be lost is not known' : `${bytes(expectedLossBytes)} would be lost`
+  const rows = candidates.map(({ node, rank, lsn, behindBytes, why }) => [
+    rank,
+    node,
+    lsn,
+    behindBytes === null ? null : bytes(behindBytes),
+    why,
+  ])
+  return [
+    `${cluster}: ${ready ? 'ready' : 'not ready'}. If ${primary ?? 'the primary'} died now, ${successor === null ? 'nobody could take over' : `${successor} would have to take over; ${loss}`}.`,
+    `Fence: ${fence.method}. ${fence.detail}`,
+    '',
+    table(['RANK', 'NODE', 'LSN', 'BEHIND', 'WHY'], rows),
+    ...(obstacles.length === 0
+      ? []
+      : ['', 'In the way:', ...obstacles.flatMap(({ detail, remedy }) => [`  ${detail}`, `    ${remedy}`])]),
     '',
   ].join('\n')
 }

@@ -114,7 +114,7 @@ export function packageInconsistencies(spec: {
   if (major !== undefined && !new RegExp(`^${postgresVersion}(?![0-9])`).test(major)) {
     found.push({
       pointer: '/packages/versions/postgresql',
-      detail: `${versions?.postgresql} is no version of PostgreSQL ${postgresVersion}.`,
+      detail: `"${versions?.postgresql}" is no version of PostgreSQL ${postgresVersion}.`,
     })
   }
   return found
