@@ -1,7 +1,7 @@
 /** What an operation is to the worker: how its plan is made, and what is recorded around it. */
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import type { OperationInputs } from '../src/cluster/operation-inputs.js'
-import type { OperationType } from '../src/operations/operation.js'
+import type { OperationFailure, OperationType } from '../src/operations/operation.js'
 import type { Plan } from '../src/operations/step.js'
 import type { Store } from '../src/store/store.js'
 import type { Bench } from './bench.js'
@@ -22,6 +22,8 @@ export interface OperationDefinition<T extends OperationType> {
   begin?(store: Store, bench: Bench, input: OperationInputs[T]): Promise<void>
   /** Once every step is done. */
   complete(store: Store, bench: Bench, input: OperationInputs[T]): Promise<void>
+  /** Once it has failed for good, or was cancelled, after its plan stood. */
+  failed?(store: Store, bench: Bench, failure: OperationFailure): Promise<void>
 }
 
 export const defineOperation = <T extends OperationType>(definition: OperationDefinition<T>): OperationDefinition<T> =>

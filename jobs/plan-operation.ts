@@ -2,7 +2,7 @@
 import type { Cluster } from '../src/cluster/model.js'
 import type { OperationInputs } from '../src/cluster/operation-inputs.js'
 import type { HostPool } from '../src/host/host.js'
-import type { OperationType } from '../src/operations/operation.js'
+import type { OperationFailure, OperationType } from '../src/operations/operation.js'
 import type { Plan } from '../src/operations/step.js'
 import { makePassword, nextRepmgrPassword, repmgrPassword } from '../src/store/secrets.js'
 import type { Store } from '../src/store/store.js'
@@ -75,6 +75,7 @@ export interface PlannedOperation {
   bench: Bench
   begin(): Promise<void>
   complete(): Promise<void>
+  failed(failure: OperationFailure): Promise<void>
 }
 
 export interface PlanContext {
@@ -126,5 +127,6 @@ export async function planOperation<T extends OperationType>(
     bench,
     begin: async () => definition.begin?.(store, bench, input),
     complete: () => definition.complete(store, bench, input),
+    failed: async failure => definition.failed?.(store, bench, failure),
   }
 }

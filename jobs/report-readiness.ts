@@ -13,6 +13,7 @@ import type { HostPool } from '../src/host/host.js'
 import { OperationError } from '../src/operations/errors.js'
 import type { Query } from '../src/postgres/connect.js'
 import { SHARED_SETTINGS } from '../src/postgres/shared-settings.js'
+import { trustOf } from '../src/store/authority.js'
 import { repmgrPassword } from '../src/store/secrets.js'
 import type { Store } from '../src/store/store.js'
 import { askAs } from './bench.js'
@@ -28,7 +29,7 @@ export async function reportReadiness(
   signal: AbortSignal,
 ): Promise<Readiness> {
   const password = (await store.secrets.get(repmgrPassword(cluster.name))) ?? ''
-  const ask = askAs(cluster, password)
+  const ask = askAs(cluster, password, await trustOf(store.secrets, cluster))
   const answer = async <T>(node: ClusterNode, read: (query: Query) => Promise<T>): Promise<T | undefined> => {
     try {
       return await ask(node, { timeoutMs: ASK_MS, signal }, read)

@@ -4,7 +4,7 @@ import { sweepDetached } from '../src/host/detached-sweep.js'
 import type { HostPool } from '../src/host/host.js'
 import type { Logger } from '../src/logging.js'
 import { OperationCancelled, OperationError } from '../src/operations/errors.js'
-import { isFinal, type Operation, type OperationFailure } from '../src/operations/operation.js'
+import { isFinal, isInWholeStep, type Operation, type OperationFailure } from '../src/operations/operation.js'
 import { failureOf, PlanFailed, runPlan, summaryOf, WorkerGone } from '../src/operations/run-plan.js'
 import { type Turn, TurnLost } from '../src/store/operations.js'
 import type { Store } from '../src/store/store.js'
@@ -107,8 +107,10 @@ async function carryOut(
   const journal = store.operations.journal(turn, error =>
     logger.debug({ err: error }, 'a line of the log could not be kept'),
   )
+  let planned: PlannedOperation | undefined
   try {
-    if (operation.cancelRequest) throw cancelledBy(operation.cancelRequest)
+    // A worker that died in the middle of such a step leaves it to us, though it was called off meanwhile.
+    if (operation.cancelRequest && !isInWholeStep(operation.steps)) throw cancelledBy(operation.cancelRequest)
     const cluster = await store.clusters.get(operation.cluster)
     // The record is the last thing that this one removes: the worker before us came to the very end.
     if (!cluster && operation.type === 'destroy-cluster' && didEverything(operation)) {
@@ -116,19 +118,24 @@ async function carryOut(
       return
     }
     if (!cluster) throw new ClusterGone(operation.cluster)
+    // Planned anew, a switchover that is through would be one back.
+    if (operation.type === 'switchover' && didEverything(operation) && cluster.handover?.operation !== operationId) {
+      await store.operations.finish(turn, { state: 'succeeded', result: summaryOf(operation.steps) })
+      return
+    }
     const meantFor = (await store.operations.clusterCreatedAt(operationId)) ?? cluster.createdAt
     if (cluster.createdAt !== meantFor) throw new ClusterReplaced(operation.cluster)
     const input = (await store.operations.input(operationId)) as OperationInputs[typeof operation.type]
     const stop = AbortSignal.any([signal, draining])
     const wanted = { type: operation.type, cluster, input } as WantedOperation
     const look = async () => {
-      const planned = await plan({ store, pool, controllers }, { ...wanted, dryRun: false, operationId }, stop)
+      const found = await plan({ store, pool, controllers }, { ...wanted, dryRun: false, operationId }, stop)
       // Once a step has begun, the plan that was seen is under way, and its hosts are not as it found them any more.
       if (operation.planId !== undefined && operation.steps.every(({ state }) => state === 'pending'))
-        await refuseOtherPlan(operation.planId, wanted, planned, stop)
-      return planned
+        await refuseOtherPlan(operation.planId, wanted, found, stop)
+      return found
     }
-    const planned = await look().catch(error => {
+    planned = await look().catch(error => {
       if (signal.reason instanceof OperationCancelled) throw signal.reason
       if (stop.aborted) throw new WorkerGone('the worker stopped while it looked at the hosts')
       throw error
@@ -153,6 +160,9 @@ async function carryOut(
     if (wasCancelled) await closeSteps(journal, (await store.operations.get(operationId)) ?? operation, failure)
     const now = (await store.operations.get(operationId)) ?? operation
     failure = withOutcome(failure, now)
+    await planned
+      ?.failed(failure)
+      .catch(err => logger.warn({ err }, 'the record of the cluster could not be put right'))
     const cluster = wasCancelled ? await store.clusters.get(operation.cluster) : undefined
     if (cluster) failure = await endOnHosts(pool, cluster, now, turn, failure, line => journal.log('cancel', line))
     if (!(error instanceof PlanFailed || error instanceof OperationError))
@@ -202,7 +212,8 @@ function holdLease(
     try {
       if (!(await operations.renew(turn, leaseMs))) stop.abort(new WorkerGone('another worker has taken over'))
       const asked = stop.signal.aborted ? undefined : await operations.cancelRequest(turn.operationId)
-      if (asked) stop.abort(cancelledBy(asked))
+      const now = asked ? await operations.get(turn.operationId) : undefined
+      if (asked && now && !isInWholeStep(now.steps)) stop.abort(cancelledBy(asked))
     } catch (error) {
       logger.warn({ err: error }, 'the lease could not be renewed')
     } finally {

@@ -5,11 +5,13 @@ import { successorOf, verdicts } from '../src/cluster/successor.js'
 import { dataNodes, upstreamOf, witnesses } from '../src/cluster/topology.js'
 import { OperationError } from '../src/operations/errors.js'
 import { stage } from '../src/operations/step.js'
+import type { Store } from '../src/store/store.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
-import { findPrimary, isInUse } from './find-primary.js'
+import { findPrimary, isInUse, PrimaryUnclear } from './find-primary.js'
 import { nodeNamed } from './refusals.js'
 import { tellOfAbsent } from './steps/absent.js'
+import { isDelayedLong } from './steps/delayed-proof.js'
 import { exchangeRoles } from './steps/exchange-roles.js'
 import { startServer } from './steps/primary.js'
 import { proveReplication } from './steps/proof.js'
@@ -25,6 +27,7 @@ export const SWITCHOVER_DEFAULTS = {
   deadlineMs: 30_000,
   maxTransactionAgeMs: 60_000,
   maxLagBytes: 16 * 1024 * 1024,
+  loseLogicalSlots: false,
 } as const
 
 /** Thrown when no standby, or not the one that was named, can take over. */
@@ -37,12 +40,45 @@ class NoSuccessor extends OperationError {
 /** As for a start: a standby replays before it answers. */
 const START_MS = 24 * 3_600_000
 
+/**
+ * Throws where somebody made another primary since it was begun: by hand, while a host was away. What is left of a
+ * switchover must then not be finished, nor taken back.
+ */
+export function refuseOvertaken(
+  bench: Pick<Bench, 'cluster' | 'absent' | 'found'>,
+  from: ClusterNode,
+  to: ClusterNode,
+): void {
+  const present = dataNodes(bench.cluster.nodes).filter(({ name }) => !bench.absent.has(name))
+  const server = (node: ClusterNode) => bench.found(node).server
+  const writing = present.filter(node => isInUse(server(node)) && server(node).inRecovery === false)
+  const timeline = (node: ClusterNode) => (bench.absent.has(node.name) ? 0 : (server(node).timeline ?? 0))
+  // Of an exchange that is through, the new primary's is the newest; of one that is not, nobody has a newer one.
+  const known = Math.max(timeline(from), timeline(to))
+  const third = writing.find(node => node !== from && node !== to)
+  const newer = present.find(node => node !== from && node !== to && timeline(node) > known)
+  const both = writing.includes(from) && writing.includes(to)
+  if (!third && !newer && !both) return
+  const why = third
+    ? `${third.name} accepts writes`
+    : both
+      ? `${from.name} and ${to.name} both accept writes`
+      : `${newer?.name} has seen timeline ${timeline(newer as ClusterNode)}`
+  throw new PrimaryUnclear(
+    `A switchover from ${from.name} to ${to.name} was begun, and meanwhile somebody made another primary: ${why}.`,
+    `Keep ${from.name} stopped unless it is the right one, and bring the others back as standbys of the right one by hand. Nothing was changed.`,
+  )
+}
+
 /** The one that was the primary when it began, and the one that is to be it: also when it is taken up half-way. */
 function endsOf(bench: Bench, { to }: SwitchoverInput): { from: ClusterNode; to: ClusterNode } {
   const { cluster } = bench
   const begun = cluster.handover
-  if (begun !== undefined && begun.operation === bench.operationId)
-    return { from: nodeNamed(bench, begun.from), to: nodeNamed(bench, begun.to) }
+  if (begun !== undefined && begun.operation === bench.operationId) {
+    const ends = { from: nodeNamed(bench, begun.from), to: nodeNamed(bench, begun.to) }
+    refuseOvertaken(bench, ends.from, ends.to)
+    return ends
+  }
   const from = findPrimary(bench)
   const { server } = bench.found(from)
   if (!isInUse(server) || server.inRecovery !== false) {
@@ -73,6 +109,12 @@ function endsOf(bench: Bench, { to }: SwitchoverInput): { from: ClusterNode; to:
   )
 }
 
+async function forget(store: Store, bench: Bench): Promise<void> {
+  await store.clusters.update(bench.cluster.name, ({ handover, ...cluster }) =>
+    handover === undefined || handover.operation === bench.operationId ? cluster : { handover, ...cluster },
+  )
+}
+
 /** The primary and a standby exchange their roles while both live; no commit is lost, and writes are refused for a moment. */
 export const switchover = defineOperation({
   type: 'switchover',
@@ -94,7 +136,9 @@ export const switchover = defineOperation({
     // A cascading standby below one that stays where it is does not notice.
     const moved = others.filter(node => before(node) !== after(node))
     const siblings = moved.filter(node => node !== from)
-    const left = [to, ...siblings].filter(node => before(node) === from)
+    // One that is held back opens a stream only once it has applied what it has: it is told, and not waited for.
+    const waited = siblings.filter(node => !isDelayedLong(node))
+    const left = [to, ...waited].filter(node => before(node) === from)
     return [
       stage('look first', [readyForSwitchover(bench, from, to, limits)]),
       stage('prepare the new order', ...moved.map(node => [makeSlot(bench, after(node), node)]), [
@@ -104,23 +148,31 @@ export const switchover = defineOperation({
       stage(
         'bring the others behind it',
         [startServer(bench, from, START_MS), follow(bench, from, to)],
-        ...siblings.map(node => [streamFrom(bench, node, after(node)), follow(bench, node, to)]),
+        ...siblings.map(node => [streamFrom(bench, node, after(node))]),
       ),
+      stage('write it down', [
+        recordRoles(bench, to, others, {
+          name: 'standby_switchover',
+          details: `node ${to.nodeId} is the primary, node ${from.nodeId} its standby (Understudy)`,
+        }),
+        ...witnesses(nodes)
+          .filter(({ name }) => !bench.absent.has(name))
+          .map(node => informWitness(bench, node, to)),
+      ]),
+      ...(waited.length > 0 ? [stage('wait for the others', ...waited.map(node => [follow(bench, node, to)]))] : []),
+      // What nobody streams from any more would keep WAL for ever.
+      stage('clear away', ...left.map(node => [dropSlot(bench, from, node)])),
       stage(
-        'write it down',
+        'prove it',
         [
-          recordRoles(bench, to, others, {
-            name: 'standby_switchover',
-            details: `node ${to.nodeId} is the primary, node ${from.nodeId} its standby (Understudy)`,
-          }),
-          ...witnesses(nodes)
-            .filter(({ name }) => !bench.absent.has(name))
-            .map(node => informWitness(bench, node, to)),
+          proveReplication(
+            bench,
+            to,
+            others.filter(node => node === from || !isDelayedLong(node)),
+          ),
         ],
-        // What nobody streams from any more would keep WAL for ever.
-        ...left.map(node => [dropSlot(bench, from, node)]),
+        tellOfAbsent(bench),
       ),
-      stage('prove it', [proveReplication(bench, to, others)], tellOfAbsent(bench)),
     ]
   },
   async begin(store, bench, input) {
@@ -130,7 +182,9 @@ export const switchover = defineOperation({
     const handover: Handover = { operation: operationId, from: from.name, to: to.name }
     await store.clusters.update(bench.cluster.name, cluster => ({ ...cluster, handover }))
   },
-  async complete(store, bench) {
-    await store.clusters.update(bench.cluster.name, ({ handover: _done, ...cluster }) => cluster)
+  complete: forget,
+  // Only where the roles are as they were: otherwise the two ends must be known to whoever takes it up.
+  async failed(store, bench, { code, outcome }) {
+    if (outcome === 'not_started' || code === 'switchover-taken-back') await forget(store, bench)
   },
 })

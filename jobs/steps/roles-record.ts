@@ -38,7 +38,7 @@ export function recordRoles(
         ...superuser(bench, 'repmgr'),
         shown: rows,
         statement: () =>
-          `BEGIN;\n${rows}\nINSERT INTO repmgr.events (node_id, event, successful, details) VALUES (${primary.nodeId}, ${escapeLiteral(event.name)}, true, ${escapeLiteral(event.details)});\nCOMMIT;\n`,
+          `SET synchronous_commit = local;\nBEGIN;\n${rows}\nINSERT INTO repmgr.events (node_id, event, successful, details) VALUES (${primary.nodeId}, ${escapeLiteral(event.name)}, true, ${escapeLiteral(event.details)});\nCOMMIT;\n`,
       }),
     ],
     async check({ signal }): Promise<Check> {

@@ -10,10 +10,12 @@ import { askEdges } from '../../src/postgres/edges.js'
 import { SHARED_SETTINGS } from '../../src/postgres/shared-settings.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
 import { addressOf, type Bench } from '../bench.js'
+import { askLocal } from './local-sql.js'
 
 export interface SwitchoverLimits {
   maxTransactionAgeMs: number
   maxLagBytes: number
+  loseLogicalSlots: boolean
 }
 
 /** One thing that stands in the way, and what to do about it. */
@@ -43,6 +45,8 @@ export interface PrimaryFacts {
   backups: number
   waitingSegments: number
   archiveFailing: boolean
+  /** Names of logical slots: they do not go over to another server. */
+  logicalSlots: string[]
   settings: Record<string, number>
 }
 
@@ -54,15 +58,41 @@ export interface SuccessorFacts {
   sendersLeft: number
   settings: Record<string, number>
   freeBytes: number
+  /** `synchronous_standby_names`, as the successor has it for its own standbys. */
+  synchronousNames: string
+  /** How long its restore_command takes to say that a file is not there; undefined where it has none. */
+  restoreMs: number | undefined
 }
 
-/** Pure: what was read of both, to what stands in the way. `standbys`: how many are to stream from the successor. */
+/**
+ * Whether the commits of a primary with these standbys would be confirmed: `FIRST k (…)`, `ANY k (…)`, or names alone.
+ *
+ * @see https://www.postgresql.org/docs/current/runtime-config-replication.html#GUC-SYNCHRONOUS-STANDBY-NAMES
+ */
+export function canConfirm(synchronousNames: string, standbys: readonly string[]): boolean {
+  const [, , count = '1', list = synchronousNames] =
+    /^\s*(FIRST|ANY)?\s*(\d+)\s*\((.*)\)\s*$/is.exec(synchronousNames) ?? []
+  const names = list.split(',').map(name =>
+    name
+      .trim()
+      .replace(/^"(.*)"$/, '$1')
+      .toLowerCase(),
+  )
+  if (synchronousNames.trim() === '') return true
+  const able = names.includes('*') ? standbys : standbys.filter(name => names.includes(name.toLowerCase()))
+  return able.length >= Number(count)
+}
+
+/** A promotion asks for several files that are not there, one after the other. */
+const MAX_RESTORE_MS = 1000
+
+/** Pure: what was read of both, to what stands in the way. `standbys`: those that are to stream from the successor. */
 export function obstacles(
   from: string,
   to: string,
   primary: PrimaryFacts,
   successor: SuccessorFacts,
-  standbys: number,
+  standbys: readonly string[],
   limits: SwitchoverLimits,
 ): Obstacle[] {
   const found: Obstacle[] = []
@@ -100,9 +130,9 @@ export function obstacles(
       `Wait until it has caught up, or ask with a larger maxLagBytes: writes are refused for as long as it takes.`,
     )
   }
-  if (successor.slotsLeft < standbys || successor.sendersLeft < standbys + 1) {
+  if (successor.slotsLeft < standbys.length || successor.sendersLeft < standbys.length + 1) {
     add(
-      `${to} has room for ${successor.slotsLeft} more slots and ${successor.sendersLeft} more streams, and would need ${standbys}.`,
+      `${to} has room for ${successor.slotsLeft} more slots and ${successor.sendersLeft} more streams, and would need ${standbys.length}.`,
       `Raise max_replication_slots and max_wal_senders (PATCH …/settings).`,
     )
   }
@@ -112,6 +142,24 @@ export function obstacles(
     add(
       `${name} is ${here} on ${to} and ${there} on ${from}: ${to} would not be able to take over.`,
       `Restart ${to} with at least as much (PATCH …/settings).`,
+    )
+  }
+  if (primary.logicalSlots.length > 0 && !limits.loseLogicalSlots) {
+    add(
+      `${from} has logical replication slots, which do not go over to ${to}: ${primary.logicalSlots.join(', ')}.`,
+      'Their subscribers would miss changes until they are synchronized anew. Drop the slots, or ask with loseLogicalSlots.',
+    )
+  }
+  if (!canConfirm(successor.synchronousNames, standbys)) {
+    add(
+      `synchronous_standby_names is "${successor.synchronousNames}" on ${to}, and its standbys would be ${standbys.join(', ') || 'none'}: no commit would be confirmed.`,
+      'Change it so that it fits whichever node is the primary, with "*" or with all names (PATCH …/settings).',
+    )
+  }
+  if (successor.restoreMs !== undefined && successor.restoreMs > MAX_RESTORE_MS) {
+    add(
+      `The restore_command of ${to} takes ${successor.restoreMs} ms to say that a file is not there; a promotion asks several times, and writes would be refused for as long.`,
+      'Give the command a time limit of its own, or mend the archive.',
     )
   }
   if (successor.freeBytes < MIN_FREE_BYTES)
@@ -141,7 +189,17 @@ export function readyForSwitchover(bench: Bench, from: ClusterNode, to: ClusterN
             readSuccessor(bench, to, signal),
             Promise.all([...others.map(node => loginOf(bench, node, to, signal)), repmgrdRuns(bench, present, signal)]),
           ])
-          const found = [...obstacles(from.name, to.name, primary, successor, others.length, limits), ...refused.flat()]
+          const found = [
+            ...obstacles(
+              from.name,
+              to.name,
+              primary,
+              successor,
+              others.map(({ name }) => name),
+              limits,
+            ),
+            ...refused.flat(),
+          ]
           if (found.length > 0) throw new NotReady(found)
           note(await checkpointBoth(bench, from, to, context))
         },
@@ -169,6 +227,9 @@ async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal)
       (SELECT count(*)::int FROM pg_stat_progress_basebackup) AS backups,
       (SELECT count(*)::int FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') AS waiting,
       (SELECT COALESCE(last_failed_time > COALESCE(last_archived_time, '-infinity'), false) FROM pg_stat_archiver) AS failing`)
+    const logical = await query(
+      "SELECT slot_name AS name FROM pg_replication_slots WHERE slot_type = 'logical' AND NOT temporary ORDER BY 1",
+    )
     const [oldest] = await query(`SELECT pid, usename AS user, application_name AS application,
         (EXTRACT(epoch FROM clock_timestamp() - xact_start) * 1000)::bigint::text AS "ageMs"
       FROM pg_stat_activity
@@ -185,6 +246,7 @@ async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal)
       backups: Number(facts?.backups),
       waitingSegments: Number(facts?.waiting),
       archiveFailing: facts?.failing === true,
+      logicalSlots: logical.map(({ name }) => String(name)),
       settings: settingsOf(await query(SETTINGS, [SHARED_SETTINGS])),
     }
   })
@@ -192,6 +254,7 @@ async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal)
 
 async function readSuccessor(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<SuccessorFacts> {
   const { availableBytes } = await diskFree(bench.host(node), bench.layout.dataDirectory, { signal })
+  const restoreMs = await timeRestore(bench, node, signal)
   return bench.ask(node, { signal }, async query => {
     const [facts] = await query(
       `SELECT pg_last_wal_replay_lsn()::text AS replayed, pg_is_wal_replay_paused() AS paused,
@@ -209,8 +272,35 @@ async function readSuccessor(bench: Bench, node: ClusterNode, signal: AbortSigna
       sendersLeft: Number(facts?.senders),
       settings: settingsOf(await query(SETTINGS, [SHARED_SETTINGS])),
       freeBytes: availableBytes,
+      synchronousNames: String(facts?.names ?? ''),
+      restoreMs,
     }
   })
+}
+
+const RESTORE = `command=$1
+begun=$(date +%s%3N)
+timeout -k 1 5 sh -c "$command" >/dev/null 2>&1
+echo $(($(date +%s%3N) - begun))`
+
+/** It is asked for a history file that no cluster ever has; PostgreSQL runs the command in the data directory. */
+async function timeRestore(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<number | undefined> {
+  const command = await askLocal(bench, node, signal, "SELECT current_setting('restore_command')")
+  if (command === '') return undefined
+  const file = 'FFFFFFFF.history'
+  const asked = command.replace(/%[%fpr]/g, word =>
+    word === '%f' ? file : word === '%p' ? `/tmp/understudy-${file}` : word === '%r' ? '0'.repeat(24) : '%',
+  )
+  const { stdout } = await bench.host(node).run(
+    {
+      argv: ['env', '-C', bench.layout.dataDirectory, 'sh', '-c', RESTORE, 'understudy-restore', asked],
+      as: 'postgres',
+      timeoutMs: 15_000,
+      shownAs: 'see how long the restore_command takes',
+    },
+    { signal },
+  )
+  return Number(stdout)
 }
 
 const settingsOf = (rows: readonly Record<string, unknown>[]) =>

@@ -27,6 +27,8 @@ export interface SwitchoverInput {
   maxTransactionAgeMs?: number
   /** A standby that is further behind is a reason not to begin. */
   maxLagBytes?: number
+  /** Logical slots stay behind on the old primary. */
+  loseLogicalSlots?: boolean
 }
 
 /** How a node is brought back, and what is done with the copy that it has. */

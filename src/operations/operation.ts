@@ -122,6 +122,14 @@ const stepIdentity = {
   destroys: Type.Optional(Type.String({ description: 'What is lost for good by it.' })),
 }
 
+/**
+ * A step that ends, one way or the other, once it has begun: whoever calls its operation off waits for that. Half of it
+ * done, a cluster has no primary.
+ */
+const WHOLE_STEPS: readonly string[] = ['cluster/exchange']
+export const isInWholeStep = (steps: readonly { id: string; state: string }[]) =>
+  steps.some(({ id, state }) => state === 'running' && WHOLE_STEPS.includes(id))
+
 export const StepRecord = Type.Object(
   {
     ...stepIdentity,

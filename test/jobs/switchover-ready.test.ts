@@ -1,5 +1,5 @@
 import t from 'tap'
-import { obstacles, type PrimaryFacts, type SuccessorFacts } from '../../jobs/steps/switchover-ready.js'
+import { canConfirm, obstacles, type PrimaryFacts, type SuccessorFacts } from '../../jobs/steps/switchover-ready.js'
 
 const primary: PrimaryFacts = {
   lsn: '0/5000000',
@@ -7,6 +7,7 @@ const primary: PrimaryFacts = {
   backups: 0,
   waitingSegments: 0,
   archiveFailing: false,
+  logicalSlots: [],
   settings: { max_connections: 100 },
 }
 const successor: SuccessorFacts = {
@@ -17,12 +18,15 @@ const successor: SuccessorFacts = {
   sendersLeft: 10,
   settings: { max_connections: 100 },
   freeBytes: 10_000_000_000,
+  synchronousNames: '',
+  restoreMs: undefined,
 }
-const limits = { maxTransactionAgeMs: 60_000, maxLagBytes: 1_000_000 }
+const limits = { maxTransactionAgeMs: 60_000, maxLagBytes: 1_000_000, loseLogicalSlots: false }
+const standbys = ['pg1', 'pg3']
 const oldest = { pid: 7, user: 'app', application: 'billing', ageMs: 61_000 }
 
 t.test('each obstacle by itself, in words that name the place', async t => {
-  t.same(obstacles('pg1', 'pg2', primary, successor, 2, limits), [], 'nothing stands in the way')
+  t.same(obstacles('pg1', 'pg2', primary, successor, standbys, limits), [], 'nothing stands in the way')
   const table: [Partial<PrimaryFacts>, Partial<SuccessorFacts>, RegExp][] = [
     [{ oldest }, {}, /A transaction of app \(billing, process 7\) on pg1 has been open for 61 s/],
     [{ oldest: { ...oldest, application: '' } }, {}, /no application_name/],
@@ -37,13 +41,32 @@ t.test('each obstacle by itself, in words that name the place', async t => {
     [{}, { sendersLeft: 2 }, /2 more streams/],
     [{}, { settings: { max_connections: 50 } }, /max_connections is 50 on pg2 and 100 on pg1/],
     [{}, { freeBytes: 1_000_000 }, /0 MiB of disk free/],
+    [{ logicalSlots: ['sub'] }, {}, /logical replication slots.*: sub/],
+    [{}, { synchronousNames: 'pg2' }, /no commit would be confirmed/],
+    [{}, { restoreMs: 5000 }, /takes 5000 ms/],
   ]
   for (const [there, here, said] of table) {
-    const found = obstacles('pg1', 'pg2', { ...primary, ...there }, { ...successor, ...here }, 2, limits)
+    const found = obstacles('pg1', 'pg2', { ...primary, ...there }, { ...successor, ...here }, standbys, limits)
     t.equal(found.length, 1, String(said))
     t.match(found[0]?.detail, said)
     t.match(found[0]?.remedy, /^[A-Z].*\.$/, 'with what to do')
   }
+})
+
+t.test('whether commits would be confirmed by the standbys that a new primary has', async t => {
+  const table: [string, boolean][] = [
+    ['', true],
+    ['*', true],
+    ['pg2', false],
+    ['pg2, pg3', true],
+    ['FIRST 1 (pg2, pg3)', true],
+    ['FIRST 2 (pg2, pg3)', false],
+    ['ANY 2 (pg1, pg2, pg3)', true],
+    ['any 2 ("pg1","PG3")', true],
+    ['2 (*)', true],
+    ['3 (*)', false],
+  ]
+  for (const [names, can] of table) t.equal(canConfirm(names, standbys), can, names)
 })
 
 t.test('what is at its limit is no obstacle', async t => {
@@ -53,7 +76,7 @@ t.test('what is at its limit is no obstacle', async t => {
       'pg2',
       { ...primary, oldest: { ...oldest, ageMs: 60_000 }, waitingSegments: 8 },
       { ...successor, slotsLeft: 2, sendersLeft: 3, settings: { max_connections: 200 } },
-      2,
+      standbys,
       limits,
     ),
     [],

@@ -151,6 +151,68 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     await healthy(to)
   })
 
+  await t.test('a program that only stands in the data directory', async t => {
+    const { primary = null, nodes } = await status()
+    const old = primary ?? ''
+    const to = nodes.find(({ role }) => role === 'standby')?.name ?? ''
+    await lab.exec(old, [
+      'sh',
+      '-c',
+      'systemd-run --quiet --unit=bystander --working-directory=/var/lib/postgresql/15/main sleep 600',
+    ])
+    const { body } = await call('', { to })
+    t.equal((await ended(() => service, body.id)).state, 'succeeded', 'it writes nothing, so it is in nobody’s way')
+    await lab.exec(old, ['systemctl', 'stop', 'bystander'])
+    await healthy(to)
+  })
+
+  /** Stops a switchover where the primary has been told to stop and has not ended, and kills its worker there. */
+  const killedInTheMiddle = async () => {
+    const { primary = null, nodes } = await status()
+    const old = primary ?? ''
+    const to = nodes.find(({ role }) => role === 'standby')?.name ?? ''
+    const session = lab.exec(old, ['sudo', '-u', 'postgres', 'psql', '-XAtqc', 'SELECT pg_sleep(600)'], {
+      reject: false,
+    })
+    await eventually(async () => (await lab.signal(old, 'postgres: 15/main: postgres postgres', 'SIGSTOP')) > 0, 30_000)
+    const { body } = await call('', { to, deadlineMs: 60_000 })
+    const signalled = ['test', '-e', '/var/lib/postgresql/15/main/standby.signal']
+    await eventually(async () => (await lab.exec(old, signalled, { reject: false })).exitCode === 0, 60_000)
+    await service.kill()
+    await lab.signal(old, 'postgres: 15/main: postgres postgres', 'SIGKILL')
+    await session
+    const gone = ['sh', '-c', '! pgrep -u postgres -x postgres']
+    await eventually(async () => (await lab.exec(old, gone, { reject: false })).exitCode === 0, 60_000)
+    // Somebody, or a boot, starts it again.
+    await lab.exec(old, ['systemctl', 'reset-failed', 'postgresql@15-main'], { reject: false })
+    await eventually(
+      async () => (await lab.exec(old, ['systemctl', 'start', 'postgresql@15-main'], { reject: false })).exitCode === 0,
+      60_000,
+    )
+    const recovering = async () => (await psql(lab, old, 'SELECT pg_is_in_recovery()').catch(() => '')) === 't'
+    await eventually(recovering, 60_000)
+    return { old, to, id: body.id }
+  }
+
+  await t.test('the old primary was started as a standby in the middle: it is the primary again', async t => {
+    const { old, id } = await killedInTheMiddle()
+    service = await start()
+    const operation = await ended(() => service, id, 180_000)
+    t.match(operation.error, { code: 'switchover-taken-back', outcome: 'failed_clean' })
+    await healthy(old)
+  })
+
+  await t.test('the same once the standby was told: nobody goes back any more', async t => {
+    const { to, id } = await killedInTheMiddle()
+    await lab.exec(to, ['sh', '-c', `echo ${id} >/var/lib/understudy/orders.promotion`])
+    service = await start()
+    const operation = await ended(() => service, id, 180_000)
+    t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+    await healthy(to)
+    const mark = await lab.exec(to, ['test', '-e', '/var/lib/understudy/orders.promotion'], { reject: false })
+    t.not(mark.exitCode, 0, 'the mark is gone')
+  })
+
   await t.test('a worker killed right after the stop: the next one finishes it', async t => {
     const { primary } = await status()
     const { body } = await call('')

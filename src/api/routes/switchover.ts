@@ -38,6 +38,13 @@ const Switchover = Type.Object(
         description: 'A standby that is further behind is waited for by nobody: the switchover is refused.',
       }),
     ),
+    loseLogicalSlots: Type.Optional(
+      Type.Boolean({
+        default: false,
+        description:
+          'Logical replication slots do not go over to the new primary: with them it is refused, unless this is true.',
+      }),
+    ),
   },
   {
     additionalProperties: false,
