@@ -15,7 +15,7 @@ import { refuseUnconfirmed, reportLoss } from './steps/loss-report.js'
 import { startServer } from './steps/primary.js'
 import { checkpointPrimary } from './steps/primary-checkpoint.js'
 import { proveReplication } from './steps/proof.js'
-import { refuseUnmeantClone, rewind } from './steps/rewind.js'
+import { NotRewindable, refuseUnmeantClone, rewind } from './steps/rewind.js'
 import { recordRoles } from './steps/roles-record.js'
 import { follow, registerStandbyNode } from './steps/standby.js'
 import { markAsStandby } from './steps/standby-mark.js'
@@ -110,9 +110,16 @@ export async function refuseComeBack(bench: Bench, input: ComeBackInput, signal:
     log: () => undefined,
     ...(bench.operationId === undefined ? {} : { operationId: bench.operationId }),
   }
-  if (confirm === node.name || (await isBack(bench, node, primary, input.method, context))) return
+  if (await isBack(bench, node, primary, input.method, context)) return
   const method = await methodNow(bench, node, input.method, context)
+  if (confirm === node.name && method !== 'rewind') return
   const holding = await holdingOf(bench, node, primary, signal)
+  if (method === 'rewind') {
+    const { rung, why } = chooseRung(holding, method)
+    // A rewind may be under way, begun by a worker that is gone: the step itself looks for it.
+    if (rung === 'clone' && holding.copy !== 'cut-short') throw new NotRewindable(node.name, `${why}.`, 'not_started')
+    if (confirm === node.name) return
+  }
   if (holding.loss) refuseUnconfirmed(node, holding.loss, confirm)
   if (mayAcceptWrites(bench.found(node).server)) {
     throw new ConfirmationRequired(
@@ -121,5 +128,5 @@ export async function refuseComeBack(bench: Bench, input: ComeBackInput, signal:
     )
   }
   const { rung, why } = chooseRung(holding, method)
-  if (rung === 'clone' && method !== 'rewind') refuseUnmeantClone(node, why, confirm)
+  if (rung === 'clone') refuseUnmeantClone(node, why, confirm)
 }

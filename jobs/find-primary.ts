@@ -156,7 +156,8 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
   if (running.length > 1) {
     throw new PrimaryUnclear(
       `${names(running)} both accept writes.`,
-      'Decide which one is right, and stop the other before anything else.',
+      'Decide which one is right, and stop the other before anything else. Where the one that was promoted last is right: ' +
+        `POST /v1/clusters/${cluster.name}/nodes/{the other}/rejoin stops the other, keeps what it alone has, and makes it a standby.`,
     )
   }
   if (running.length === 0) {

@@ -26,7 +26,7 @@ const DRY_RUN_TIMEOUT_MS = 1_800_000
 
 /** Thrown when only a rewind was allowed, and none is possible. */
 export class NotRewindable extends OperationError {
-  constructor(node: string, why: string, outcome: 'failed_clean' | 'failed_partial', output?: string) {
+  constructor(node: string, why: string, outcome: 'not_started' | 'failed_clean' | 'failed_partial', output?: string) {
     super(`${node} cannot be rewound: ${why}`, {
       code: 'not-rewindable',
       outcome,

@@ -110,6 +110,29 @@ t.test('an old primary comes back as a standby', { timeout: 600_000 }, async t =
     await isWhole(t, 'pg2', 'pg1')
   })
 
+  await t.test('a standby that fell behind is cloned, where that is meant', async t => {
+    await sudo('pg1', 'systemctl', 'stop', 'postgresql@15-main')
+    await psql(lab, 'pg2', 'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots')
+    await psql(lab, 'pg2', 'ALTER SYSTEM SET wal_keep_size = 0')
+    await psql(lab, 'pg2', "ALTER SYSTEM SET min_wal_size = '32MB'")
+    await psql(lab, 'pg2', 'SELECT pg_reload_conf()')
+    for (const word of ['far', 'farther', 'farthest']) {
+      await psql(lab, 'pg2', `INSERT INTO ledger VALUES ('${word}')`)
+      await psql(lab, 'pg2', 'SELECT pg_switch_wal()')
+      await psql(lab, 'pg2', 'CHECKPOINT')
+    }
+    const refused = (path: string, body?: unknown) => call(`pg1/${path}?wait=60`, body)
+    t.match(await refused('rejoin'), { status: 409, body: { detail: /has to be cloned anew: it fell behind/ } })
+    t.match(await refused('rebuild', { method: 'rewind', confirm: 'pg1' }), {
+      status: 409,
+      body: { detail: /cannot be rewound: it fell behind/ },
+    })
+    const { body } = await refused('rejoin', { confirm: 'pg1' })
+    t.equal(body.state, 'succeeded', JSON.stringify(body))
+    t.match(noteOf(body, 'pg1/rewind'), /^unchanged: it is cloned: it fell behind/)
+    await isWhole(t, 'pg2', 'pg1')
+  })
+
   await t.test('a new clone of a standby that streams, where that is asked for', async t => {
     t.match(await call('pg1/rebuild?wait=60', { method: 'clone' }), { status: 409, body: { detail: /new clone/ } })
     const { body } = await call('pg1/rebuild?wait=60', { method: 'clone', confirm: 'pg1' })
