@@ -18,7 +18,7 @@ t.test('the demonstration does what the README says, and leaves nothing', { time
   const { exitCode, all } = await demo('--keep')
   t.equal(exitCode, 0, all)
   for (const line of [
-    /36 of 41 steps would change something/,
+    /38 of 45 steps would change something/,
     /demo: healthy\. pg1 accepts writes and every standby follows/,
     /pg3 +standby +streaming +pg1/,
     /Nothing had to be changed/,
