@@ -65,7 +65,7 @@ async function rings(): Promise<Ring[]> {
   const inLab = (file: string) => file.startsWith('test/lab/')
   return [
     {
-      title: 'the code, and real Redis, PostgreSQL and sshd on loopback (about 6 minutes)',
+      title: 'the code, and real Redis, PostgreSQL and sshd on loopback (about 5 minutes)',
       files: all.filter(file => !inLab(file)),
       // They wait more than they compute: for servers, time limits and polls.
       jobs: 3,
