@@ -12,7 +12,7 @@ import { findPrimary, isInUse, PrimaryUnclear } from './find-primary.js'
 import { nodeNamed } from './refusals.js'
 import { tellOfAbsent } from './steps/absent.js'
 import { isDelayedLong } from './steps/delayed-proof.js'
-import { exchangeRoles } from './steps/exchange-roles.js'
+import { clearPromotionMark, exchangeRoles } from './steps/exchange-roles.js'
 import { startServer } from './steps/primary.js'
 import { proveReplication } from './steps/proof.js'
 import { recordRoles } from './steps/roles-record.js'
@@ -161,7 +161,7 @@ export const switchover = defineOperation({
       ]),
       ...(waited.length > 0 ? [stage('wait for the others', ...waited.map(node => [follow(bench, node, to)]))] : []),
       // What nobody streams from any more would keep WAL for ever.
-      stage('clear away', ...left.map(node => [dropSlot(bench, from, node)])),
+      stage('clear away', [clearPromotionMark(bench, to)], ...left.map(node => [dropSlot(bench, from, node)])),
       stage(
         'prove it',
         [

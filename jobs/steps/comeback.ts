@@ -52,10 +52,15 @@ while [ $# -ge 3 ]; do
   first=$(printf '%s%08X%08X' "$timeline" "$((0x$high))" "$((0x$low / segment))")
   if [ ! -f "$data/pg_wal/$first" ]; then
     next=$(ls "$data/pg_wal/" | sed -n -E '/^[0-9A-F]{24}$/p' | awk -v t="$timeline" -v f="$first" 'substr($0, 1, 8) == t && ($0 "") > (f "")' | sort | head -n 1)
-    [ -n "$next" ] || continue
+    [ -n "$next" ] || { echo cut=yes; continue; }
     tail=\${next#????????}
     begin=$(printf '%X/%X' "$((0x\${tail%????????}))" "$((0x\${tail#????????} * segment))")
     echo "gap=$begin"
+  fi
+  # The last segment of a timeline that ended is kept under another name by a promotion, and cannot be read there.
+  if [ "$until" != - ]; then
+    low=\${until#*/} high=\${until%/*}
+    [ -f "$data/pg_wal/$(printf '%s%08X%08X' "$timeline" "$((0x$high))" "$((0x$low / segment))")" ] || echo cut=yes
   fi
   left=$((end - $(date +%s)))
   [ "$left" -gt 0 ] || { echo cut=yes; break; }
@@ -113,7 +118,8 @@ export async function holdingOf(
 ): Promise<Holding> {
   const state = await bench.inspect(node, signal)
   if (isBare(state) || state.directory !== 'database') return { copy: 'none', ...NOTHING, own: [] }
-  if (state.marker?.state === 'cloning') return { copy: 'cut-short', ...NOTHING, own: [] }
+  // A mark alone is not believed: somebody may have made another copy, and used it.
+  if (state.marker?.state === 'cloning' && !state.everStarted) return { copy: 'cut-short', ...NOTHING, own: [] }
   if (!isInUse(state)) return { copy: 'none', ...NOTHING, own: [] }
   if (!state.everStarted && state.standbySignal) return { copy: 'fresh', ...NOTHING, own: [] }
   const facts = await readFacts(bench, node, signal)
@@ -129,7 +135,9 @@ export async function holdingOf(
   if (!common) throw new HistoryUnreadable(node.name, 'they have no timeline in common.')
   // Of a server that was a primary under the number that the primary has, the one cannot be told from the other.
   const wasPrimary = facts.state === 'in production' || facts.state === 'shut down'
-  const ambiguous = common.end === undefined && wasPrimary
+  // pg_rewind goes by the number alone, and takes two timelines of one number for the same.
+  const sameNumber = common.timeline !== timeline && timeline === theirs.spans.at(-1)?.timeline
+  const ambiguous = (common.end === undefined && wasPrimary) || sameNumber
   const from = common.end ?? (ambiguous ? ours.at(-1)?.begin : undefined)
   const reached = [facts.checkpoint, facts.minimum].reduce((a, b) => (lsnBytes(a) >= lsnBytes(b) ? a : b))
   const base = {

@@ -14,7 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { slotName } from '../../src/cluster/slot.js'
 import { upstreamOf } from '../../src/cluster/topology.js'
-import { changing } from '../../src/host/actions.js'
+import { changing, runCommand } from '../../src/host/actions.js'
 import { type Command, render } from '../../src/host/command.js'
 import { CommandFailed, Superseded } from '../../src/host/errors.js'
 import type { Host } from '../../src/host/host.js'
@@ -22,6 +22,7 @@ import { OperationError } from '../../src/operations/errors.js'
 import { WorkerGone } from '../../src/operations/run-plan.js'
 import type { Action, ChangeStep, Check, StepContext } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
+import { until } from '../until.js'
 import {
   OldPrimaryDown,
   PromotionUncertain,
@@ -48,6 +49,7 @@ import { superuser } from './local-sql.js'
 export const EXCHANGE = 'cluster/exchange'
 
 const REPLAY_MS = 10_000
+const SILENCE_MS = 60_000
 /** A crash recovery may take its time; the person who waits is told sooner. */
 const BACK_MS = 300_000
 /** How long a host that does not answer is asked again. */
@@ -91,6 +93,28 @@ export function exchangeRoles(bench: Bench, from: ClusterNode, to: ClusterNode, 
             ? `${from.name} is the primary`
             : `${from.name} is stopped, and ${to.name} is not promoted yet`,
       }
+    },
+  }
+}
+
+/** What a worker that died right after the promotion has left behind. */
+export function clearPromotionMark(bench: Bench, to: ClusterNode): ChangeStep {
+  const path = promotionMark(bench.cluster.name)
+  const command: Command = { argv: ['rm', '-f', path], as: 'root', timeoutMs: 30_000 }
+  return {
+    id: `${to.name}/promotion-mark`,
+    kind: 'change',
+    title: 'forget that it was told to become the primary',
+    node: to.name,
+    actions: [runCommand(bench.host(to), bench.cluster.name, command)],
+    async check({ signal }): Promise<Check> {
+      const found = await bench
+        .host(to)
+        .run(
+          { argv: ['test', '-e', path], as: 'root', timeoutMs: 30_000, shownAs: `see whether there is ${path}` },
+          { signal, acceptExit: [0, 1] },
+        )
+      return found.exitCode === 1 ? { done: true } : { done: false, reason: `${path} is there` }
     },
   }
 }
@@ -140,10 +164,15 @@ class Exchange {
 
   private async exchange(): Promise<void> {
     const { bench, from, to, signal } = this
-    const before = await bench.inspect(from, signal)
+    let before = await bench.inspect(from, signal)
+    // A server that starts, or is too busy to say, may be a primary.
+    await until(`${from.name} says whether it accepts writes`, SILENCE_MS, this.context, async () => {
+      if (before.running && before.inRecovery === undefined) before = await bench.inspect(from, signal)
+      return !(before.running && before.inRecovery === undefined)
+    })
     const writes = before.running && before.inRecovery === false
     if (await this.wasTold(writes)) {
-      if (writes) throw new TwoPrimaries(bench.cluster.name, from.name, to.name)
+      if (writes || !before.standbySignal) throw new TwoPrimaries(bench.cluster.name, from.name, to.name)
       this.log(`${to.name} was told before`)
       await this.tell('')
       return
@@ -181,6 +210,13 @@ class Exchange {
         { signal: this.signal },
       ),
     )
+    if (stdout.trim() === 'other') {
+      throw new PromotionUncertain(
+        this.from.name,
+        this.to.name,
+        `${this.mark} there is of another operation, and ${this.from.name} does not accept writes.`,
+      )
+    }
     return stdout.trim() === 'told'
   }
 

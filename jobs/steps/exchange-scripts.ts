@@ -84,12 +84,12 @@ exec systemctl start --no-block "$unit"`
 /** Beside the lock of the cluster, on the host of the standby: which operation has told it. */
 export const promotionMark = (cluster: string) => `/var/lib/understudy/${cluster}.promotion`
 
-/** Prints `told` where this operation has told it. */
+/** Prints `told` where this operation has told it, `other` where another one has and nobody says that this is long past. */
 export const MARK = `mark=$1 operation=$2 others=$3
 [ -f "$mark" ] || exit 0
 if [ "$(cat "$mark")" = "$operation" ]; then echo told
 elif [ "$others" = forget ]; then rm -f "$mark"
-else echo told; fi`
+else echo other; fi`
 
 export const BEHIND = 'it has not replayed the last checkpoint of the old primary'
 /** Printed before the mark is written: where it is missing, nothing was told. */

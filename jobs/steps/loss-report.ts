@@ -34,7 +34,7 @@ umask 077
 mkdir -p "$kept/pg_wal" || exit 1
 wanted=
 while [ $# -ge 2 ]; do
-  wanted="$wanted $(ls "$data/pg_wal/" | awk -v f="$1" -v l="$2" '/^[0-9A-F]+$/ && length($0) == 24 && substr($0, 1, 8) == substr(f, 1, 8) && ($0 "") >= (f "") && ($0 "") <= (l "")')"
+  wanted="$wanted $(ls "$data/pg_wal/" | awk -v f="$1" -v l="$2" '{ name = $0; sub(/\\.partial$/, "", name) } name ~ /^[0-9A-F]+$/ && length(name) == 24 && substr(name, 1, 8) == substr(f, 1, 8) && (name "") >= (f "") && (name "") <= (l "")')"
   shift 2
 done
 set -- $wanted

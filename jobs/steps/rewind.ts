@@ -7,7 +7,7 @@ import type { ClusterNode } from '../../src/cluster/model.js'
 import { chooseRung, type RebuildMethod } from '../../src/cluster/rejoin.js'
 import { changing } from '../../src/host/actions.js'
 import type { Command } from '../../src/host/command.js'
-import { inspectDetached } from '../../src/host/detached.js'
+import { forgetDetached, inspectDetached } from '../../src/host/detached.js'
 import { detachedId, runDetached } from '../../src/host/detached-action.js'
 import { CommandFailed, DetachedCommandLost } from '../../src/host/errors.js'
 import { writeFile } from '../../src/host/files.js'
@@ -20,6 +20,7 @@ import { ConfirmationRequired } from '../refusals.js'
 import { holdingOf } from './comeback.js'
 import { markerFile } from './data-directory.js'
 import { methodNow } from './is-back.js'
+import { processesIn } from './processes.js'
 
 const REWIND_TIMEOUT_MS = 7 * 24 * 3_600_000
 const DRY_RUN_TIMEOUT_MS = 1_800_000
@@ -68,6 +69,8 @@ async function objectionOf(bench: Bench, node: ClusterNode, primary: ClusterNode
   // Where no restore_command is set, being told to use it is an error of its own.
   for (const command of archived.argv.length === plain.argv.length ? [plain] : [archived, plain]) {
     const result = await bench.host(node).run(command, { signal, acceptExit: [0, 1] })
+    // It goes by the number of the timeline: two that were begun apart are the same to it, and it would do nothing.
+    if (/no rewind required/.test(result.stdout + result.stderr)) return { command, said: 'it sees no difference' }
     if (result.exitCode === 0) return { command, said: undefined }
     const complaint = [...result.stderr.matchAll(/^pg_rewind: (?:error|fatal): (.*)$/gm)]
       .map(([, text]) => text)
@@ -101,11 +104,38 @@ export function rewind(
     const mark = (state: Marker['state']) =>
       writeFile(changing(host, cluster.name, epoch), markerFile(bench, node, state), { signal })
     const found = await job(signal)
-    const why = found.state === 'absent' ? (await decide(context)).why : 'it was begun before'
-    const { command } =
-      found.state === 'absent'
-        ? await objectionOf(bench, node, primary, signal)
-        : { command: rewindCommand(bench, primary, true) }
+    const forget = () => forgetDetached(host, detachedId(cluster.name, rewindJob(node)), { signal })
+    const { marker, standbySignal } = await bench.inspect(node, signal)
+    if (found.state === 'exited' && found.exitCode === 0 && marker?.state === 'in-use' && standbySignal) {
+      await forget()
+      note('rewound by a worker before this one')
+      return
+    }
+    if (found.state !== 'absent' && found.state !== 'running' && !(found.state === 'exited' && found.exitCode === 0)) {
+      // What it left is neither the one nor the other, and must not be rewound again.
+      await forget()
+      if (method === 'rewind')
+        throw new NotRewindable(node.name, 'pg_rewind was cut short, or failed half-way.', 'failed_partial')
+      log('the rewind was cut short, and a clone follows')
+      return
+    }
+    let why = 'it was begun before'
+    let command = rewindCommand(bench, primary, true)
+    if (found.state === 'absent') {
+      const decided = await decide(context)
+      const working = await processesIn(bench, node, signal)
+      // Since it was looked at: what is to be done now is decided anew after this.
+      if (decided.rung === 'follow' || decided.rung === 'clone') return
+      if (decided.rung !== 'rewind' || working.length > 0) {
+        throw new NotRewindable(
+          node.name,
+          working.length > 0 ? `process ${working.join(', ')} works in its data directory.` : `${decided.why}.`,
+          'failed_clean',
+        )
+      }
+      why = decided.why
+      command = (await objectionOf(bench, node, primary, signal)).command
+    }
     const full: Command = {
       ...command,
       argv: [...command.argv.filter(word => word !== '--dry-run'), '--write-recovery-conf', '--progress'],

@@ -180,6 +180,14 @@ export function readyForSwitchover(bench: Bench, from: ClusterNode, to: ClusterN
         async context => {
           const { signal, note } = context
           const [old, next] = await Promise.all([bench.inspect(from, signal), bench.inspect(to, signal)])
+          if (old.running && old.inRecovery === undefined) {
+            throw new NotReady([
+              {
+                detail: `${from.name} runs, and does not say whether it accepts writes.`,
+                remedy: `Look whether it starts or is overloaded (its log is in /var/log/postgresql on ${from.name}).`,
+              },
+            ])
+          }
           if (next.inRecovery === false || old.inRecovery !== false) {
             note('the exchange has begun already')
             return
@@ -257,7 +265,7 @@ async function readSuccessor(bench: Bench, node: ClusterNode, signal: AbortSigna
   const restoreMs = await timeRestore(bench, node, signal)
   return bench.ask(node, { signal }, async query => {
     const [facts] = await query(
-      `SELECT pg_last_wal_replay_lsn()::text AS replayed, pg_is_wal_replay_paused() AS paused,
+      `SELECT current_setting('synchronous_standby_names') AS names, pg_last_wal_replay_lsn()::text AS replayed, pg_is_wal_replay_paused() AS paused,
       (SELECT status FROM pg_stat_wal_receiver) AS receiver,
       current_setting('max_replication_slots')::int - (SELECT count(*)::int FROM pg_replication_slots) AS slots,
       current_setting('max_wal_senders')::int - (SELECT count(*)::int FROM pg_stat_replication) AS senders,

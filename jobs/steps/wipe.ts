@@ -123,7 +123,7 @@ for file in "$@"; do
   esac
   if [ "$remove" = yes ]; then rm -f -- "$file"; else echo "$file"; fi
 done
-for file in "$directory/jobs/$cluster-$node-"* "$directory/$cluster.epoch" "$directory/$cluster.lock"; do
+for file in "$directory/jobs/$cluster-$node-"* "$directory/$cluster.promotion" "$directory/$cluster.epoch" "$directory/$cluster.lock"; do
   [ -e "$file" ] || continue
   if [ "$remove" = yes ]; then rm -rf -- "$file"; else echo "$file"; fi
 done

@@ -39,7 +39,7 @@ export interface Comeback {
   copy: 'none' | 'cut-short' | 'fresh' | 'used'
   /** Whether its control file says that it was shut down in order; anything else needs crash recovery first. */
   shutDown: boolean
-  /** It was a primary on the very timeline that the primary has: two histories under one number. */
+  /** It was a primary on a timeline of the number that the primary has: two histories under one number. */
   ambiguous: boolean
   /** Undefined where its history is a part of the primary's. */
   loss: Loss | undefined
@@ -59,13 +59,14 @@ export function chooseRung(found: Comeback, method: RebuildMethod): { rung: Rung
   if (found.copy === 'fresh') return { rung: 'follow', why: 'its copy was just made' }
   if (found.copy === 'cut-short') return { rung: 'clone', why: 'its copy is not whole: something was cut short' }
   if (method === 'clone') return { rung: 'clone', why: 'a new clone was asked for' }
-  if (!found.shutDown) return { rung: 'recover', why: 'it crashed, and its WAL has to be replayed first' }
+  // Before anything is replayed: afterwards its control file does not tell any more that it was a primary.
   if (found.ambiguous) {
     return {
       rung: 'clone',
-      why: 'it was a primary on the timeline that the primary has: two histories have one number, and pg_rewind cannot tell them apart',
+      why: 'it was a primary on a timeline of the number that the primary has: two histories have one number, and pg_rewind cannot tell them apart',
     }
   }
+  if (!found.shutDown) return { rung: 'recover', why: 'it crashed, and its WAL has to be replayed first' }
   if (found.loss === undefined) {
     if (found.walThere) return { rung: 'follow', why: 'its history is a part of the primary’s' }
     if (found.archive)

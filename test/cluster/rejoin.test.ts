@@ -38,6 +38,7 @@ const table: [string, Partial<Comeback>, Rung, RegExp][] = [
     /cannot be rewound: could not find WAL/,
   ],
   ['a primary under the same number', { ambiguous: true, loss }, 'clone', /two histories have one number/],
+  ['the same, crashed', { ambiguous: true, shutDown: false, loss }, 'clone', /two histories have one number/],
   ['no copy', { copy: 'none' }, 'clone', /holds no copy/],
   ['half a clone, or half a rewind', { copy: 'cut-short', shutDown: false }, 'clone', /not whole/],
   ['just rewound, or just cloned', { copy: 'fresh' }, 'follow', /just made/],

@@ -133,11 +133,37 @@ t.test('an old primary comes back as a standby', { timeout: 600_000 }, async t =
     await isWhole(t, 'pg2', 'pg1')
   })
 
+  await t.test('both were promoted apart, to timelines of one number: never rewound', async t => {
+    const unit = 'postgresql@15-main'
+    const data = '/var/lib/postgresql/15/main'
+    await sudo('pg2', 'systemctl', 'stop', unit)
+    await psql(lab, 'pg1', 'SELECT pg_promote()')
+    await psql(lab, 'pg1', "INSERT INTO ledger VALUES ('of pg1')")
+    await sudo('pg1', 'systemctl', 'stop', unit)
+    await sudo('pg2', '-u', 'postgres', 'touch', `${data}/standby.signal`)
+    await sudo('pg2', 'systemctl', 'start', unit)
+    await psql(lab, 'pg2', 'SELECT pg_promote()')
+    await psql(lab, 'pg2', "INSERT INTO ledger VALUES ('of pg2')")
+    await sudo('pg2', 'systemctl', 'stop', unit)
+    await sudo('pg1', 'systemctl', 'start', unit)
+    t.match(await call('pg2/rejoin?wait=60'), {
+      status: 409,
+      body: { detail: /pg2 has what the primary does not have/ },
+    })
+    const { body } = await call('pg2/rejoin', { confirm: 'pg2' })
+    const operation = await ended(() => service, body.id)
+    t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+    t.match(noteOf(operation, 'pg2/rewind'), /it is cloned: .*two histories have one number/)
+    t.match(noteOf(operation, 'pg2/loss'), /understudy-kept/)
+    await isWhole(t, 'pg1', 'pg2')
+    t.equal(await psql(lab, 'pg2', "SELECT count(*) FROM ledger WHERE word = 'of pg2'"), '0')
+  })
+
   await t.test('a new clone of a standby that streams, where that is asked for', async t => {
-    t.match(await call('pg1/rebuild?wait=60', { method: 'clone' }), { status: 409, body: { detail: /new clone/ } })
-    const { body } = await call('pg1/rebuild?wait=60', { method: 'clone', confirm: 'pg1' })
+    t.match(await call('pg2/rebuild?wait=60', { method: 'clone' }), { status: 409, body: { detail: /new clone/ } })
+    const { body } = await call('pg2/rebuild?wait=60', { method: 'clone', confirm: 'pg2' })
     t.equal(body.state, 'succeeded', JSON.stringify(body))
-    t.match(noteOf(body, 'pg1/clone'), /^changed/)
-    await isWhole(t, 'pg2', 'pg1')
+    t.match(noteOf(body, 'pg2/clone'), /^changed/)
+    await isWhole(t, 'pg1', 'pg2')
   })
 })
