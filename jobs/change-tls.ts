@@ -63,6 +63,10 @@ export const changeTls = defineOperation({
     await store.clusters.update(name, cluster => ({ ...cluster, tls }))
     await store.secrets.delete(alsoTrusted(name))
   },
+  // Otherwise nodes may have the new one already, and whoever takes it up has to believe both.
+  async failed(store, bench, { outcome }) {
+    if (outcome === 'not_started') await store.secrets.delete(alsoTrusted(bench.cluster.name))
+  },
 })
 
 function planOn(bench: Bench, primary: ClusterNode): Plan {
