@@ -19,6 +19,7 @@ import { type Command, render } from '../../src/host/command.js'
 import { CommandFailed, Superseded } from '../../src/host/errors.js'
 import type { Host } from '../../src/host/host.js'
 import { OperationError } from '../../src/operations/errors.js'
+import { EXCHANGE_STEP } from '../../src/operations/operation.js'
 import { WorkerGone } from '../../src/operations/run-plan.js'
 import type { Action, ChangeStep, Check, StepContext } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
@@ -44,9 +45,6 @@ import {
   TELLING,
 } from './exchange-scripts.js'
 import { superuser } from './local-sql.js'
-
-/** What the journal knows it by: once it has begun it ends, one way or the other, though its operation is called off. */
-export const EXCHANGE = 'cluster/exchange'
 
 const REPLAY_MS = 10_000
 const SILENCE_MS = 60_000
@@ -74,7 +72,7 @@ export function exchangeRoles(bench: Bench, from: ClusterNode, to: ClusterNode, 
     perform: context => new Exchange(bench, from, to, stop, context).run(),
   }
   return {
-    id: EXCHANGE,
+    id: EXCHANGE_STEP,
     kind: 'change',
     title: `stop ${from.name} and promote ${to.name}`,
     actions: [exchange],

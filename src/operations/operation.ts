@@ -126,7 +126,8 @@ const stepIdentity = {
  * A step that ends, one way or the other, once it has begun: whoever calls its operation off waits for that. Half of it
  * done, a cluster has no primary.
  */
-const WHOLE_STEPS: readonly string[] = ['cluster/exchange']
+export const EXCHANGE_STEP = 'cluster/exchange'
+const WHOLE_STEPS: readonly string[] = [EXCHANGE_STEP]
 export const isInWholeStep = (steps: readonly { id: string; state: string }[]) =>
   steps.some(({ id, state }) => state === 'running' && WHOLE_STEPS.includes(id))
 
