@@ -92,6 +92,8 @@ export interface Lab {
   readonly gateway: '192.0.2.1'
   /** Makes a host and boots it; returns once its sshd answers. */
   addHost(name: string, options?: HostOptions): Promise<LabHost>
+  /** Several at once, with addresses in the order of their names here. */
+  addHosts(names: readonly string[], options?: HostOptions): Promise<LabHost[]>
   /** Ends a host and removes its disk. */
   removeHost(name: string): Promise<void>
   hosts(): Promise<LabHost[]>
@@ -189,6 +191,7 @@ function labOf(lab: string): Lab {
     name: lab,
     namespace: namespaceOfLab(lab),
     gateway,
+    addHosts: (names, options) => addHosts(lab, names, options),
     addHost: async (name, options) => {
       const [added] = await addHosts(lab, [name], options)
       if (!added) throw new LabError(`${name} was not added`)
