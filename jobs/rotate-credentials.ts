@@ -5,7 +5,7 @@ import { nextRepmgrPassword, repmgrPassword } from '../src/store/secrets.js'
 import { accepts, letsIn } from './accepted-password.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
-import { findPrimary } from './find-primary.js'
+import { findPrimary, isInUse } from './find-primary.js'
 import { tellOfAbsent } from './steps/absent.js'
 import { passFileStep } from './steps/access.js'
 import { makeRole } from './steps/primary.js'
@@ -46,6 +46,16 @@ class NodesAway extends OperationError {
   }
 }
 
+/** Those that do not answer, and those whose server does not run: one that was never finished, or is stopped. */
+function silentNodes({ cluster, absent, found }: Pick<Bench, 'cluster' | 'absent' | 'found'>): Map<string, string> {
+  const down = cluster.nodes.filter(node => {
+    if (absent.has(node.name)) return false
+    const { server } = found(node)
+    return !isInUse(server) || !server.running
+  })
+  return new Map([...absent, ...down.map(({ name }) => [name, 'its server does not run.'] as const)])
+}
+
 /**
  * The role repmgr gets a new password. Connections that are open stay open, streams too: a password is only asked for when
  * one is opened, and by then the pass files have the new one. A witness has a role of its own. Every node must answer before it begins: one that was left out could not
@@ -58,8 +68,8 @@ export const rotateCredentials = defineOperation({
   mayBeAbsent: () => true,
   password: nextRepmgrPassword,
   async refuse(bench, _input, signal) {
-    if (bench.absent.size > 0 && !(await accepts(bench, node => letsIn(bench, node, signal))))
-      throw new NodesAway(bench.absent)
+    const silent = silentNodes(bench)
+    if (silent.size > 0 && !(await accepts(bench, node => letsIn(bench, node, signal)))) throw new NodesAway(silent)
   },
   plan(bench) {
     refuseDelayed(bench)

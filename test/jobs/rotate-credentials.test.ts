@@ -69,3 +69,19 @@ t.test('a node that is away', async t => {
     )
   })
 })
+
+t.test('a node whose server does not run, or was never finished: refused before anything is changed', async t => {
+  const ask = () =>
+    Promise.reject(new ServerUnreachable('authentication', { host: 'pg1', port: 5432 }, new Error('no')))
+  const signal = new AbortController().signal
+  for (const pg3 of [
+    { ...standby, running: false },
+    { ...standby, marker: { cluster: 'orders', node: 'pg3', state: 'created' as const }, everStarted: false },
+  ]) {
+    const bench = benchOf({ pg1: primary, pg2: standby, pg3 }, { absent: [], built: true })
+    await t.rejects(rotateCredentials.refuse?.({ ...bench, ask }, {}, signal) ?? Promise.resolve(), {
+      outcome: 'not_started',
+      message: /pg3: its server does not run/,
+    })
+  }
+})
