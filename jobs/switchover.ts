@@ -4,7 +4,7 @@ import type { SwitchoverInput } from '../src/cluster/operation-inputs.js'
 import { successorOf, verdicts } from '../src/cluster/successor.js'
 import { dataNodes, upstreamOf, witnesses } from '../src/cluster/topology.js'
 import { OperationError } from '../src/operations/errors.js'
-import { stage } from '../src/operations/step.js'
+import { type Stage, type Step, stage } from '../src/operations/step.js'
 import type { Store } from '../src/store/store.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
@@ -70,15 +70,12 @@ export function refuseOvertaken(
   )
 }
 
-/** The one that was the primary when it began, and the one that is to be it: also when it is taken up half-way. */
-function endsOf(bench: Bench, { to }: SwitchoverInput): { from: ClusterNode; to: ClusterNode } {
+/** What a switchover takes, and what is a reason not to begin. */
+export type SwitchoverLimits = Omit<SwitchoverInput, 'to'>
+
+/** The two ends of a switchover that is to begin: the primary, and the standby that takes over. */
+export function endsToBe(bench: Bench, to: string | undefined): { from: ClusterNode; to: ClusterNode } {
   const { cluster } = bench
-  const begun = cluster.handover
-  if (begun !== undefined && begun.operation === bench.operationId) {
-    const ends = { from: nodeNamed(bench, begun.from), to: nodeNamed(bench, begun.to) }
-    refuseOvertaken(bench, ends.from, ends.to)
-    return ends
-  }
   const from = findPrimary(bench)
   const { server } = bench.found(from)
   if (!isInUse(server) || server.inRecovery !== false) {
@@ -109,6 +106,83 @@ function endsOf(bench: Bench, { to }: SwitchoverInput): { from: ClusterNode; to:
   )
 }
 
+/** The one that was the primary when it began, and the one that is to be it: also when it is taken up half-way. */
+function endsOf(bench: Bench, { to }: SwitchoverInput): { from: ClusterNode; to: ClusterNode } {
+  const begun = bench.cluster.handover
+  if (begun === undefined || begun.operation !== bench.operationId) return endsToBe(bench, to)
+  const ends = { from: nodeNamed(bench, begun.from), to: nodeNamed(bench, begun.to) }
+  refuseOvertaken(bench, ends.from, ends.to)
+  return ends
+}
+
+/**
+ * The stages of an exchange of roles, wherever it stands in a plan. Made from its two ends alone, never from who is the
+ * primary as they are made: that is another one half-way. `whileStopped`: what is done to the old primary between its stop
+ * and its start. `suffix` goes after the id of each step, for a plan that has two exchanges.
+ */
+export function exchangeStages(
+  bench: Bench,
+  from: ClusterNode,
+  to: ClusterNode,
+  asked: SwitchoverLimits,
+  { whileStopped = [], suffix = '' }: { whileStopped?: readonly Step[]; suffix?: string } = {},
+): Stage[] {
+  for (const node of [from, to]) {
+    const reason = bench.absent.get(node.name)
+    if (reason !== undefined)
+      throw new NoSuccessor(`${node.name} does not answer: ${reason}`, `Bring ${node.name} back, then retry.`)
+  }
+  const { nodes } = bench.cluster
+  const limits = { ...SWITCHOVER_DEFAULTS, ...asked }
+  const others = dataNodes(nodes).filter(node => node !== to && !bench.absent.has(node.name))
+  const before = (node: ClusterNode) => (node === from ? undefined : upstreamOf(node, nodes, from))
+  const after = (node: ClusterNode) => upstreamOf(node, nodes, to)
+  // A cascading standby below one that stays where it is does not notice.
+  const moved = others.filter(node => before(node) !== after(node))
+  const siblings = moved.filter(node => node !== from)
+  // One that is held back opens a stream only once it has applied what it has: it is told, and not waited for.
+  const waited = siblings.filter(node => !isDelayedLong(node))
+  const left = [to, ...waited].filter(node => before(node) === from)
+  const stages = [
+    stage('look first', [readyForSwitchover(bench, from, to, limits)]),
+    stage('prepare the new order', ...moved.map(node => [makeSlot(bench, after(node), node)]), [
+      streamFrom(bench, from, after(from)),
+    ]),
+    stage('exchange the roles', [exchangeRoles(bench, from, to, limits.deadlineMs)]),
+    stage(
+      'bring the others behind it',
+      [...whileStopped, startServer(bench, from, START_MS), follow(bench, from, to)],
+      ...siblings.map(node => [streamFrom(bench, node, after(node))]),
+    ),
+    stage('write it down', [
+      recordRoles(bench, to, others, {
+        name: 'standby_switchover',
+        details: `node ${to.nodeId} is the primary, node ${from.nodeId} its standby (Understudy)`,
+      }),
+      ...witnesses(nodes)
+        .filter(({ name }) => !bench.absent.has(name))
+        .map(node => informWitness(bench, node, to)),
+    ]),
+    ...(waited.length > 0 ? [stage('wait for the others', ...waited.map(node => [follow(bench, node, to)]))] : []),
+    // What nobody streams from any more would keep WAL for ever.
+    stage('clear away', [clearPromotionMark(bench, to)], ...left.map(node => [dropSlot(bench, from, node)])),
+    stage(
+      'prove it',
+      [
+        proveReplication(
+          bench,
+          to,
+          others.filter(node => node === from || !isDelayedLong(node)),
+        ),
+      ],
+      tellOfAbsent(bench),
+    ),
+  ]
+  return stages.map(({ title, tracks }) =>
+    stage(title, ...tracks.map(track => track.map(step => ({ ...step, id: `${step.id}${suffix}` })))),
+  )
+}
+
 async function forget(store: Store, bench: Bench): Promise<void> {
   await store.clusters.update(bench.cluster.name, ({ handover, ...cluster }) =>
     handover === undefined || handover.operation === bench.operationId ? cluster : { handover, ...cluster },
@@ -123,57 +197,7 @@ export const switchover = defineOperation({
   mayBeAbsent: () => true,
   plan(bench, input) {
     const { from, to } = endsOf(bench, input)
-    for (const node of [from, to]) {
-      const reason = bench.absent.get(node.name)
-      if (reason !== undefined)
-        throw new NoSuccessor(`${node.name} does not answer: ${reason}`, `Bring ${node.name} back, then retry.`)
-    }
-    const { nodes } = bench.cluster
-    const limits = { ...SWITCHOVER_DEFAULTS, ...input }
-    const others = dataNodes(nodes).filter(node => node !== to && !bench.absent.has(node.name))
-    const before = (node: ClusterNode) => (node === from ? undefined : upstreamOf(node, nodes, from))
-    const after = (node: ClusterNode) => upstreamOf(node, nodes, to)
-    // A cascading standby below one that stays where it is does not notice.
-    const moved = others.filter(node => before(node) !== after(node))
-    const siblings = moved.filter(node => node !== from)
-    // One that is held back opens a stream only once it has applied what it has: it is told, and not waited for.
-    const waited = siblings.filter(node => !isDelayedLong(node))
-    const left = [to, ...waited].filter(node => before(node) === from)
-    return [
-      stage('look first', [readyForSwitchover(bench, from, to, limits)]),
-      stage('prepare the new order', ...moved.map(node => [makeSlot(bench, after(node), node)]), [
-        streamFrom(bench, from, after(from)),
-      ]),
-      stage('exchange the roles', [exchangeRoles(bench, from, to, limits.deadlineMs)]),
-      stage(
-        'bring the others behind it',
-        [startServer(bench, from, START_MS), follow(bench, from, to)],
-        ...siblings.map(node => [streamFrom(bench, node, after(node))]),
-      ),
-      stage('write it down', [
-        recordRoles(bench, to, others, {
-          name: 'standby_switchover',
-          details: `node ${to.nodeId} is the primary, node ${from.nodeId} its standby (Understudy)`,
-        }),
-        ...witnesses(nodes)
-          .filter(({ name }) => !bench.absent.has(name))
-          .map(node => informWitness(bench, node, to)),
-      ]),
-      ...(waited.length > 0 ? [stage('wait for the others', ...waited.map(node => [follow(bench, node, to)]))] : []),
-      // What nobody streams from any more would keep WAL for ever.
-      stage('clear away', [clearPromotionMark(bench, to)], ...left.map(node => [dropSlot(bench, from, node)])),
-      stage(
-        'prove it',
-        [
-          proveReplication(
-            bench,
-            to,
-            others.filter(node => node === from || !isDelayedLong(node)),
-          ),
-        ],
-        tellOfAbsent(bench),
-      ),
-    ]
+    return exchangeStages(bench, from, to, input)
   },
   async begin(store, bench, input) {
     const { operationId } = bench
