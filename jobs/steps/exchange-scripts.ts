@@ -1,6 +1,5 @@
 /** What the exchange of roles runs on the two hosts. Each is repeatable: its answer may get lost. */
 import { type Lsn, parseLsn } from '../../src/cluster/lsn.js'
-import { AS_USER } from '../../src/host/drop.js'
 import { WORKING_IN } from './processes.js'
 
 /** How a server was found after it was told to stop. */
@@ -80,45 +79,3 @@ for turn in 1 2 3 4 5 6 7 8 9 10; do
   sleep 0.2
 done
 exec systemctl start --no-block "$unit"`
-
-/** Beside the lock of the cluster, on the host of the standby: which operation has told it. */
-export const promotionMark = (cluster: string) => `/var/lib/understudy/${cluster}.promotion`
-
-/** Prints `told` where this operation has told it, `other` where another one has and nobody says that this is long past. */
-export const MARK = `mark=$1 operation=$2 others=$3
-[ -f "$mark" ] || exit 0
-if [ "$(cat "$mark")" = "$operation" ]; then echo told
-elif [ "$others" = forget ]; then rm -f "$mark"
-else echo other; fi`
-
-export const BEHIND = 'it has not replayed the last checkpoint of the old primary'
-/** Printed before the mark is written: where it is missing, nothing was told. */
-export const TELLING = 'understudy: telling it'
-
-/**
- * Waits until the record that begins at `checkpoint` is replayed: the position after the last record is beyond its
- * beginning.
- */
-export const replayQuery = (checkpoint: Lsn, waitMs: number) => `DO $$
-BEGIN
-  FOR turn IN 1..${Math.ceil(waitMs / 10)} LOOP
-    EXIT WHEN NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() > '${checkpoint}'::pg_lsn;
-    PERFORM pg_sleep(0.01);
-  END LOOP;
-  IF pg_is_in_recovery() AND NOT pg_last_wal_replay_lsn() > '${checkpoint}'::pg_lsn THEN
-    RAISE EXCEPTION '${BEHIND}';
-  END IF;
-END $$`
-
-export const PROMOTION_S = 60
-
-/** The mark is on the disk before the server hears of it. Without a query it was told before, and is told again. */
-export const PROMOTE = `${AS_USER}
-psql=$1 port=$2 database=$3 mark=$4 operation=$5 query=$6
-ask() { as_user postgres "$psql" -XAtqw -v ON_ERROR_STOP=1 -p "$port" -d "$database" -c "$1"; }
-cd /
-[ -z "$query" ] || ask "$query" || exit 1
-echo '${TELLING}'
-umask 077
-echo "$operation" >"$mark.new" && sync "$mark.new" && mv -fT "$mark.new" "$mark" && sync "\${mark%/*}" || exit 1
-ask 'SELECT CASE WHEN pg_is_in_recovery() THEN pg_promote(true, ${PROMOTION_S}) ELSE true END'`
