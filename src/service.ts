@@ -10,6 +10,7 @@ import { ensureAdminToken, openStateDirectory, readIdentity, readMasterKey } fro
 import { listenForChanges } from './store/changes.js'
 import { startEmbeddedRedis } from './store/embedded-redis.js'
 import { migrate } from './store/migrate.js'
+import { startPauseWatch } from './store/pause-watch.js'
 import { takeProcessLock } from './store/process-lock.js'
 import { checkRedis, connectRedis, untilReady } from './store/redis.js'
 import { startSweeping } from './store/retention.js'
@@ -65,6 +66,7 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
 
     const endSweeping = startSweeping(requests, config.retention, logger)
     closers.push(endSweeping)
+    closers.push(startPauseWatch(store.clusters, logger))
 
     let app: FastifyInstance | undefined
     if (config.roles.worker) {

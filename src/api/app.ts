@@ -20,6 +20,7 @@ import { nodeRoutes } from './routes/nodes.js'
 import { oneNodeRoutes } from './routes/one-node.js'
 import { operationChangeRoutes } from './routes/operation-changes.js'
 import { operationRoutes } from './routes/operations.js'
+import { pauseRoutes } from './routes/pause.js'
 import { readinessRoutes } from './routes/readiness.js'
 import { rejoinRoutes } from './routes/rejoin.js'
 import { serviceRoutes } from './routes/service.js'
@@ -87,6 +88,7 @@ export async function buildApp({
   await app.register(tlsRoutes, { services })
   await app.register(serviceRoutes, { services })
   await app.register(upkeepRoutes, { services })
+  await app.register(pauseRoutes, { services })
   await app.register(readinessRoutes, { services })
   await app.register(switchoverRoutes, { services })
   return app as unknown as FastifyInstance

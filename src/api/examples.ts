@@ -5,6 +5,7 @@ import type { Adoption } from '../cluster/adoption.js'
 import type { Checks } from '../cluster/checks.js'
 import type { Drift } from '../cluster/drift.js'
 import type { Cluster, NodeSpec } from '../cluster/model.js'
+import type { Pause } from '../cluster/pause.js'
 import type { Readiness } from '../cluster/readiness.js'
 import type { SettingsReport } from '../cluster/settings-report.js'
 import type { ClusterStatus } from '../cluster/status.js'
@@ -121,6 +122,15 @@ export const exampleStatus: ClusterStatus = {
   archive: null,
   observedAt: '2026-11-22T09:20:00.001Z',
   operation: null,
+  pause: null,
+}
+
+export const examplePause: Pause = {
+  since: '2026-11-22T09:20:00.001Z',
+  by: 'alice',
+  reason: 'new disks in pg1',
+  until: '2026-11-22T11:20:00.001Z',
+  reference: 'CHG-4711',
 }
 
 const STEPS: StepRecord[] = [

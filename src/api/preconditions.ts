@@ -1,7 +1,10 @@
 /** `ETag` and `If-Match` (RFC 9110): nobody changes a cluster that he has not seen as it is. */
+import { createHash } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
+import { canonicalJson } from '../canonical-json.js'
 import type { Cluster } from '../cluster/model.js'
+import type { Pause } from '../cluster/pause.js'
 import { ProblemError } from './problems.js'
 
 export const IfMatchHeader = Type.String({
@@ -16,9 +19,12 @@ export const ETAG = { etag: { type: 'string', description: 'Of this version of t
 
 /**
  * The time of its creation is in it too: a cluster that was forgotten and described again begins at version 1 again. Text and
- * JSON are two representations, which RFC 9110 wants to be told apart.
+ * JSON are two representations, which RFC 9110 wants to be told apart. A pause has no version.
  */
-const tagOf = ({ version, createdAt }: Cluster) => `${version}-${Date.parse(createdAt).toString(36)}`
+const tagOf = ({ version, createdAt, pause }: Cluster) =>
+  [version, Date.parse(createdAt).toString(36), ...(pause ? [pausedTag(pause)] : [])].join('-')
+
+const pausedTag = (pause: Pause) => createHash('sha256').update(canonicalJson(pause)).digest('hex').slice(0, 12)
 
 export function tagged(reply: FastifyReply, cluster: Cluster, asText: boolean): void {
   reply.header('etag', `"${tagOf(cluster)}${asText ? '-text' : ''}"`)

@@ -159,6 +159,15 @@ export const WaitQuery = Type.Object(
 const OnOperationQuery = { wait: WaitQuery.properties.wait, reference: Type.Optional(Reference) }
 export const OperationChangeQuery = Type.Object(OnOperationQuery, { additionalProperties: false })
 
+/** Of a call that changes the record of a cluster by itself, without an operation. */
+export const RecordChangeQuery = Type.Object(
+  {
+    reference: OnOperationQuery.reference,
+    dryRun: Type.Optional(Type.Boolean({ description: 'Answer with what would be so, and do nothing.' })),
+  },
+  { additionalProperties: false },
+)
+
 /** Of a dry run. */
 const ExactPlan = Type.String({
   pattern: PLAN_ID,

@@ -7,6 +7,7 @@ import type { Drift } from '../cluster/drift.js'
 import type { Forgotten } from '../cluster/forgotten.js'
 import type { Cluster } from '../cluster/model.js'
 import type { NodeDetail } from '../cluster/node-detail.js'
+import { ownersOf, type Pause, type PauseState } from '../cluster/pause.js'
 import type { Readiness } from '../cluster/readiness.js'
 import type { ClusterStatus } from '../cluster/status.js'
 import type { Operation, PlanPreview, RequestRecord } from '../operations/operation.js'
@@ -55,7 +56,7 @@ export function clustersText(clusters: readonly Cluster[]): string {
 }
 
 export function clusterText(cluster: Cluster): string {
-  const { name, postgresVersion, port, nodes, builtAt } = cluster
+  const { name, postgresVersion, port, nodes, builtAt, pause } = cluster
   const rows = nodes.map(node => [
     node.name,
     node.nodeId,
@@ -66,6 +67,7 @@ export function clusterText(cluster: Cluster): string {
   ])
   return [
     `${name}: PostgreSQL ${postgresVersion}, port ${port}, ${builtAt === undefined ? 'not built yet' : `built ${builtAt}`}${tlsText(cluster)}`,
+    ...(pause === undefined ? [] : [pauseLine(pause)]),
     '',
     table(['NODE', 'ID', 'HOST', 'SSH', 'HOST KEY', 'JOINED'], rows),
     '',
@@ -77,6 +79,12 @@ function tlsText({ name, tls }: Cluster): string {
   const { mode, clients = 'required' } = tls
   return `, TLS (${mode}, ${clients} of clients; GET /v1/clusters/${name}/ca.pem)`
 }
+
+const pauseLine = (pause: Pause) =>
+  `Paused until ${pause.until} by ${ownersOf(pause)}: ${pause.reason}${pause.reference === undefined ? '' : ` (${pause.reference})`}`
+
+export const pauseStateText = ({ cluster, pause }: PauseState) =>
+  pause === null ? `${cluster} is not paused.\n` : `${cluster}: ${pauseLine(pause)}\n`
 
 export function statusText(status: ClusterStatus): string {
   const rows = status.nodes.map(node => [
@@ -97,6 +105,7 @@ export function statusText(status: ClusterStatus): string {
   return [
     `${status.cluster}: ${status.diagnosis.code}. ${status.diagnosis.detail}`,
     ...(status.operation === null ? [] : [`Running: /v1/operations/${status.operation}`]),
+    ...(status.pause === null ? [] : [pauseLine(status.pause)]),
     '',
     table(['NODE', 'ROLE', 'STATE', 'UPSTREAM', 'TLI', 'LSN', 'LAG', 'DELAY', 'SYNC', 'HOST'], rows),
     ...(problems.length > 0 ? ['', ...problems] : []),

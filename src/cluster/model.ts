@@ -10,6 +10,7 @@ import { Firewall } from './firewall.js'
 import { Handover } from './handover.js'
 import { SshBetweenNodes } from './node-ssh.js'
 import { packageInconsistencies, packagesPolicies } from './packages.js'
+import { Pause } from './pause.js'
 import { SettingOverrides } from './setting-overrides.js'
 import { TlsPolicy, tlsProblems } from './tls.js'
 import { misplacements, topologyPolicies } from './topology.js'
@@ -165,7 +166,10 @@ export const Cluster = Type.Object(
       }),
     ),
     handover: Type.Optional(Handover),
-    version: Type.Integer({ description: 'Grows with every change of this record.' }),
+    pause: Type.Optional(Pause),
+    version: Type.Integer({
+      description: 'Grows with every change of this record, but for a pause.',
+    }),
     ...clusterPolicies,
   },
   {

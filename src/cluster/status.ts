@@ -7,6 +7,7 @@ import { type ArchiveObservation, ArchiveStatus, describeArchive } from './archi
 import { Diagnosis, diagnose, type Finding } from './diagnosis.js'
 import { lagBytes, laterLsn, parseLsn } from './lsn.js'
 import type { Cluster, ClusterNode } from './model.js'
+import { Pause, pauseInForce } from './pause.js'
 import { ReplicationSlot, slotFinding, slotName } from './slot.js'
 import { dataNodes, isWitness, upstreamOf } from './topology.js'
 
@@ -93,6 +94,7 @@ export const ClusterStatus = Type.Object(
     archive: nullable(ArchiveStatus),
     observedAt: Type.String({ format: 'date-time' }),
     operation: nullable(Type.String({ description: 'The operation that is changing this cluster now.' })),
+    pause: nullable(Pause),
   },
   { additionalProperties: false, title: 'ClusterStatus', description: 'A cluster as its servers answered just now.' },
 )
@@ -136,6 +138,7 @@ export function describeStatus(
   const rows = cluster.nodes.map(node => rowOf(view, node, byNode.get(node.name)))
   const nodes = rows.map(({ status }) => status)
   const archive = primary ? describeArchive(cluster, primary.name, ours(primary.name)?.archive) : null
+  const pause = pauseInForce(cluster, Date.parse(context.now))
   const archiveFindings: Finding[] = archive?.problem ? [{ code: 'archive_failing', detail: archive.problem }] : []
   return {
     cluster: cluster.name,
@@ -152,6 +155,7 @@ export function describeStatus(
     archive,
     observedAt: context.now,
     operation: context.operation,
+    pause: pause ?? null,
   }
 }
 

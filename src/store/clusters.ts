@@ -2,9 +2,9 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Redis } from 'ioredis'
 import type { Cluster } from '../cluster/model.js'
-import { type Asker, THE_SERVICE } from './event.js'
+import { type Asker, type EventType, THE_SERVICE } from './event.js'
 import { keys } from './keys.js'
-import { type PlainEvent, recordPlainEvent } from './record-event.js'
+import { type PlainEvent, recordEventOfType, recordPlainEvent } from './record-event.js'
 import { withoutSchema, withSchema } from './schema.js'
 
 /** Thrown when two writers changed one record at the same time; read it again and repeat. */
@@ -26,6 +26,17 @@ export interface ClusterStore {
   remove(name: string): Promise<void>
   /** Applies `change` to the newest record, again if somebody was faster. Returns the new record. */
   update(name: string, change: (cluster: Cluster) => Cluster, asker?: Asker): Promise<Cluster>
+  /**
+   * The same for what is no part of the description, such as a pause: the version stays, so that an operation may still be
+   * retried. `decide` makes the new record, and what is told of it; undefined where nothing is to be done. Returns the
+   * record as it is then; undefined where there is none.
+   */
+  amend(name: string, decide: (cluster: Cluster) => Amendment | undefined): Promise<Cluster | undefined>
+}
+
+export interface Amendment {
+  cluster: Cluster
+  event?: { type: EventType; who: Asker; detail: string }
 }
 
 const CREATE = `
@@ -39,12 +50,11 @@ if active and ARGV[3] == '' then return active end
 if redis.call('hdel', KEYS[1], ARGV[1]) == 1 then ${recordPlainEvent('cluster-forgotten', 'ARGV[2]')} end
 return false`
 
-/** Replaces the record only where it is still the version that was read. */
+/** Replaces the record only where it is still, to the letter, what was read. */
 const REPLACE = `
-local current = redis.call('hget', KEYS[1], ARGV[1])
-if not current or cjson.decode(current).version ~= tonumber(ARGV[2]) then return 0 end
+if redis.call('hget', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('hset', KEYS[1], ARGV[1], ARGV[3])
-if ARGV[4] ~= '' then ${recordPlainEvent('cluster-changed', 'ARGV[4]')} end
+if ARGV[4] ~= '' then ${recordEventOfType('ARGV[5]', 'ARGV[4]')} end
 return 1`
 
 /** Of writers side by side one wins each round, so this is also how many may write one record at once. */
@@ -55,6 +65,18 @@ export function openClusterStore(redis: Redis): ClusterStore {
     const text = await redis.hget(keys.clusters, name)
     return text === null ? undefined : withoutSchema<Cluster>(text)
   }
+  /** False where somebody was faster. */
+  const replace = async (name: string, read: string, next: Cluster, type: EventType, event?: PlainEvent) =>
+    (await redis.eval(
+      REPLACE,
+      1,
+      keys.clusters,
+      name,
+      read,
+      withSchema(next),
+      event ? JSON.stringify(event) : '',
+      type,
+    )) === 1
   return {
     get,
     async list() {
@@ -93,22 +115,27 @@ export function openClusterStore(redis: Redis): ClusterStore {
     },
     async update(name, change, who = THE_SERVICE) {
       for (let attempt = 0; attempt < MAX_TRIES; attempt += 1) {
-        const current = await get(name)
-        if (!current) throw new ClusterChanged(name)
+        const read = await redis.hget(keys.clusters, name)
+        if (read === null) throw new ClusterChanged(name)
+        const current = withoutSchema<Cluster>(read)
         const next: Cluster = { ...change(current), version: current.version + 1 }
         const detail = changedFields(current, next).join(', ')
         const event = { cluster: name, who, detail } satisfies PlainEvent
-        const replaced = await redis.eval(
-          REPLACE,
-          1,
-          keys.clusters,
-          name,
-          String(current.version),
-          withSchema(next),
-          // A repeated call writes the same again: nothing to tell.
-          detail === '' ? '' : JSON.stringify(event),
-        )
-        if (replaced === 1) return next
+        // A repeated call writes the same again: nothing to tell.
+        if (await replace(name, read, next, 'cluster-changed', detail === '' ? undefined : event)) return next
+      }
+      throw new ClusterChanged(name)
+    },
+    async amend(name, decide) {
+      for (let attempt = 0; attempt < MAX_TRIES; attempt += 1) {
+        const read = await redis.hget(keys.clusters, name)
+        if (read === null) return undefined
+        const current = withoutSchema<Cluster>(read)
+        const amendment = decide(current)
+        if (!amendment) return current
+        const { cluster: next, event } = amendment
+        const { type, ...told } = event ?? { type: 'cluster-changed' as const, who: THE_SERVICE, detail: '' }
+        if (await replace(name, read, next, type, event ? { cluster: name, ...told } : undefined)) return next
       }
       throw new ClusterChanged(name)
     },

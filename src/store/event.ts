@@ -14,6 +14,11 @@ export const EVENT_TYPES = [
   'cluster-described',
   'cluster-changed',
   'cluster-forgotten',
+  'cluster-paused',
+  'cluster-pause-extended',
+  'cluster-pause-ending',
+  'cluster-pause-expired',
+  'cluster-resumed',
   'token-created',
   'store-restored',
 ] as const
@@ -22,6 +27,7 @@ export const EventType = Type.Enum([...EVENT_TYPES], {
   title: 'EventType',
   description:
     'operation-started: a worker took it up, the first time or after an interruption. cluster-changed: its record, and not what runs on its hosts. ' +
+    'cluster-pause-ending: its pause is about to end by itself. cluster-pause-expired: it has. cluster-resumed: somebody ended it. ' +
     'store-restored: the service’s own state was put back from a backup.',
 })
 export type EventType = Static<typeof EventType>

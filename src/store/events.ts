@@ -137,6 +137,16 @@ function ofRecord(type: EventType, cluster: string, detail: string): string {
       return `The record of ${cluster} changed: ${detail}.`
     case 'cluster-forgotten':
       return `${cluster} was forgotten.`
+    case 'cluster-paused':
+      return `${cluster} is paused ${detail}.`
+    case 'cluster-pause-extended':
+      return `The pause of ${cluster} goes on ${detail}.`
+    case 'cluster-pause-ending':
+      return `The pause of ${cluster} ends by itself ${detail}.`
+    case 'cluster-pause-expired':
+      return `The pause of ${cluster} ran out at ${detail}`
+    case 'cluster-resumed':
+      return `The pause of ${cluster} was ended${detail}`
     case 'token-created':
       return `The token ${detail} was made.`
     default:

@@ -27,7 +27,10 @@ do
 end`
 
 /** Lua. Adds an event that is about no operation; `data` is a Lua expression: the JSON of a `PlainEvent`. */
-export const recordPlainEvent = (type: EventType, data: string) => `${ADD}, 'type', '${type}', 'data', ${data})`
+export const recordPlainEvent = (type: EventType, data: string) => recordEventOfType(`'${type}'`, data)
+
+/** The same where the script is told which type: `type` is a Lua expression, too. */
+export const recordEventOfType = (type: string, data: string) => `${ADD}, 'type', ${type}, 'data', ${data})`
 
 export interface PlainEvent {
   cluster?: string

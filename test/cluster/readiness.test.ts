@@ -56,6 +56,7 @@ function judge({ nodes = [node(1), node(2), node(3)], rows, facts = {} }: Situat
     archive: null,
     observedAt: '2026-03-01T12:00:00.000Z',
     operation: null,
+    pause: null,
   }
   return describeReadiness(cluster, status, {
     primary: { settings: { max_connections: 100 }, checksumsOrHints: true },
