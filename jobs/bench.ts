@@ -1,5 +1,6 @@
 /** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
 import type { Authority } from '../src/certificates/authority.js'
+import type { Handover } from '../src/cluster/handover.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import { hasTls, type Trust } from '../src/cluster/tls.js'
 import { isWitness } from '../src/cluster/topology.js'
@@ -12,7 +13,7 @@ import {
 } from '../src/host/errors.js'
 import { type HardwareFacts, readHardware } from '../src/host/hardware.js'
 import type { Host, HostPool } from '../src/host/host.js'
-import { type PackagesOnHost, packageManagerOf } from '../src/host/package-manager.js'
+import { type PackagesOnHost, packageManagerOf, type UpgradesOnHost } from '../src/host/package-manager.js'
 import { checkSudo, readSystemFacts, type SystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
 import { type Query, type QueryOptions, withServer } from '../src/postgres/connect.js'
@@ -51,9 +52,13 @@ export interface Bench {
   readonly layout: Layout
   /** Of the operation that this is the bench of; a dry run has none. */
   readonly operationId?: string
+  /** Writes into the cluster's record how far the operation has come; a dry run has nothing to write. */
+  keepHandover?(change: (handover: Handover) => Handover): Promise<void>
   /** Of the role repmgr. Never shown, never an argument. */
   readonly password: string
   readonly tls: BenchTls
+  /** Of an upgrade: what each host that answers has of the packages, and what its sources have. */
+  readonly upgrades?: ReadonlyMap<string, UpgradesOnHost>
   host(node: ClusterNode): Host
   found(node: ClusterNode): Survey
   /** Nodes that did not answer and that the operation can do without, with the reason. */

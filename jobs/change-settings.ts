@@ -1,3 +1,4 @@
+import { isExchanging } from '../src/cluster/handover.js'
 import type { ClusterNode } from '../src/cluster/model.js'
 import { withSettings } from '../src/cluster/settings-change.js'
 import { dataNodes, upstreamOf, witnesses } from '../src/cluster/topology.js'
@@ -5,8 +6,11 @@ import { type Plan, type Step, stage } from '../src/operations/step.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
 import { findPrimary } from './find-primary.js'
+import { ownHandover } from './handover.js'
 import { refuseStopped } from './refusals.js'
 import { refuseWrongSettings, SettingRefused } from './refuse-settings.js'
+import { beginRolling, completeRolling, failedRolling, rollingEnds } from './rolling.js'
+import { rollingSettings } from './rolling-settings.js'
 import { restartIfNeeded } from './steps/restart-if-needed.js'
 import { settingState, writeSettings } from './steps/settings.js'
 import { namesFor, proveSettings } from './steps/settings-proof.js'
@@ -19,8 +23,10 @@ import { follow } from './steps/standby.js'
 export const changeSettings = defineOperation({
   type: 'change-settings',
   target: withSettings,
-  mayBeAbsent: () => false,
+  // Of a rolling change it is looked at in its plan: roles that are half exchanged must not wait for another standby.
+  mayBeAbsent: (_node, { restart }) => restart === 'rolling',
   async refuse(bench, input, signal) {
+    if (isExchanging(ownHandover(bench))) return
     await refuseWrongSettings(bench, signal)
     await Promise.all(
       bench.cluster.nodes.map(async node => {
@@ -31,6 +37,7 @@ export const changeSettings = defineOperation({
     )
   },
   plan(bench, { restart = 'never', ...change }): Plan {
+    if (restart === 'rolling') return rollingSettings(bench, { ...change, restart })
     const { nodes } = bench.cluster
     const primary = findPrimary(bench)
     for (const node of nodes) refuseStopped(bench, node)
@@ -60,10 +67,14 @@ export const changeSettings = defineOperation({
       proof,
     ]
   },
-  async begin(store, { cluster }, input) {
-    await store.clusters.update(cluster.name, current => withSettings(current, input))
+  async begin(store, bench, input) {
+    await store.clusters.update(bench.cluster.name, current => withSettings(current, input))
+    if (input.restart === 'rolling') await beginRolling(store, bench, rollingEnds(bench, {}))
   },
-  complete: async () => undefined,
+  async complete(store, bench, { restart }) {
+    if (restart === 'rolling') await completeRolling(store, bench)
+  },
+  failed: failedRolling,
 })
 
 function afterPrimary(bench: Bench, node: ClusterNode, primary: ClusterNode, upstream: ClusterNode): Step[] {

@@ -14,6 +14,8 @@ export interface OperationDefinition<T extends OperationType> {
   password?(cluster: string): string
   /** Whether it can be done while this node does not answer. */
   mayBeAbsent(node: ClusterNode, input: OperationInputs[T]): boolean
+  /** Looks at more than the survey does, changing nothing: the plan is made from what it returns. */
+  look?(bench: Bench, input: OperationInputs[T], signal: AbortSignal): Promise<Bench>
   /** Throws where it must be refused for a reason that only the hosts can tell. Nothing is written before. */
   refuse?(bench: Bench, input: OperationInputs[T], signal: AbortSignal): Promise<void>
   /** The same steps with the same ids whenever it is asked again; throws where the operation must be refused. */

@@ -2,6 +2,7 @@
  * Which node is the primary, and whether each of the others may become or is its standby. Decided from what was found
  * on the hosts; throws before anything is planned when an answer would be a guess.
  */
+import { isExchanging } from '../src/cluster/handover.js'
 import type { ClusterNode } from '../src/cluster/model.js'
 import { slotName } from '../src/cluster/slot.js'
 import { dataNodes, witnesses } from '../src/cluster/topology.js'
@@ -188,7 +189,7 @@ export function findPrimary(bench: Pick<Bench, 'cluster' | 'layout' | 'found' | 
   }
   const primary = candidates[0] ?? (inUse.length === 0 ? firstPrimary(bench) : undefined)
   const { handover } = cluster
-  if (!primary && handover) {
+  if (!primary && isExchanging(handover)) {
     throw new PrimaryUnclear(
       `A switchover from ${handover.from} to ${handover.to} was begun and is not through: both are standbys now.`,
       `POST /v1/operations/${handover.operation}/retry goes on with it. Promote nothing by hand meanwhile.`,

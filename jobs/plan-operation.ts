@@ -20,18 +20,21 @@ import { cloneNode } from './clone-node.js'
 import type { OperationDefinition } from './define-operation.js'
 import { destroyCluster } from './destroy-cluster.js'
 import { followNode } from './follow-node.js'
+import { handoverKeeper } from './handover.js'
 import { openTls } from './open-tls.js'
 import { provisionNode } from './provision-node.js'
 import { rebuildNode } from './rebuild-node.js'
 import { registerNode } from './register-node.js'
 import { rejoinNode } from './rejoin-node.js'
 import { removeNode } from './remove-node.js'
+import { restartCluster } from './restart-cluster.js'
 import { restartNode } from './restart-node.js'
 import { rotateCredentials } from './rotate-credentials.js'
 import { startNode } from './start-node.js'
 import { stopNode } from './stop-node.js'
 import { switchover } from './switchover.js'
 import { unregisterNode } from './unregister-node.js'
+import { upgradeCluster } from './upgrade-cluster.js'
 import { verifyReplication } from './verify-replication.js'
 
 const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
@@ -46,6 +49,8 @@ const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'start-node': startNode,
   'stop-node': stopNode,
   'restart-node': restartNode,
+  'restart-cluster': restartCluster,
+  'upgrade-cluster': upgradeCluster,
   'rejoin-node': rejoinNode,
   'rebuild-node': rebuildNode,
   'register-node': registerNode,
@@ -115,11 +120,15 @@ export async function planOperation<T extends OperationType>(
     controllers,
   )
   const seen = worker ? surveyed : withoutOwnAddress(surveyed, controllers)
-  const opened: Bench = operationId === undefined ? seen : { ...seen, operationId }
+  const opened: Bench =
+    operationId === undefined
+      ? seen
+      : { ...seen, operationId, keepHandover: handoverKeeper(store, cluster, operationId) }
   // A rotation that stopped half-way left the new password on the servers: nothing else would come in with the old one.
-  const bench = definition.password
+  const accepted = definition.password
     ? opened
     : await withAcceptedPassword(opened, await store.secrets.get(nextRepmgrPassword(cluster.name)), signal)
+  const bench = (await definition.look?.(accepted, input, signal)) ?? accepted
   const plan = definition.plan(bench, input)
   await definition.refuse?.(bench, input, signal)
   return {

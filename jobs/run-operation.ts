@@ -4,7 +4,13 @@ import { sweepDetached } from '../src/host/detached-sweep.js'
 import type { HostPool } from '../src/host/host.js'
 import type { Logger } from '../src/logging.js'
 import { OperationCancelled, OperationError } from '../src/operations/errors.js'
-import { isFinal, isInWholeStep, type Operation, type OperationFailure } from '../src/operations/operation.js'
+import {
+  isFinal,
+  isInWholeStep,
+  mayExchangeRoles,
+  type Operation,
+  type OperationFailure,
+} from '../src/operations/operation.js'
 import { failureOf, PlanFailed, runPlan, summaryOf, WorkerGone } from '../src/operations/run-plan.js'
 import { type Turn, TurnLost } from '../src/store/operations.js'
 import type { Store } from '../src/store/store.js'
@@ -119,7 +125,7 @@ async function carryOut(
     }
     if (!cluster) throw new ClusterGone(operation.cluster)
     // Planned anew, a switchover that is through would be one back.
-    if (operation.type === 'switchover' && didEverything(operation) && cluster.handover?.operation !== operationId) {
+    if (mayExchangeRoles(operation.type) && didEverything(operation) && cluster.handover?.operation !== operationId) {
       await store.operations.finish(turn, { state: 'succeeded', result: summaryOf(operation.steps) })
       return
     }

@@ -5,10 +5,10 @@ import { successorOf, verdicts } from '../src/cluster/successor.js'
 import { dataNodes, upstreamOf, witnesses } from '../src/cluster/topology.js'
 import { OperationError } from '../src/operations/errors.js'
 import { type Stage, type Step, stage } from '../src/operations/step.js'
-import type { Store } from '../src/store/store.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
 import { findPrimary, isInUse, PrimaryUnclear } from './find-primary.js'
+import { forgetHandover, ownHandover } from './handover.js'
 import { nodeNamed } from './refusals.js'
 import { tellOfAbsent } from './steps/absent.js'
 import { isDelayedLong } from './steps/delayed-proof.js'
@@ -109,8 +109,8 @@ export function endsToBe(bench: Bench, to: string | undefined): { from: ClusterN
 
 /** The one that was the primary when it began, and the one that is to be it: also when it is taken up half-way. */
 function endsOf(bench: Bench, { to }: SwitchoverInput): { from: ClusterNode; to: ClusterNode } {
-  const begun = bench.cluster.handover
-  if (begun === undefined || begun.operation !== bench.operationId) return endsToBe(bench, to)
+  const begun = ownHandover(bench)
+  if (!begun) return endsToBe(bench, to)
   const ends = { from: nodeNamed(bench, begun.from), to: nodeNamed(bench, begun.to) }
   refuseOvertaken(bench, ends.from, ends.to)
   return ends
@@ -184,12 +184,6 @@ export function exchangeStages(
   )
 }
 
-async function forget(store: Store, bench: Bench): Promise<void> {
-  await store.clusters.update(bench.cluster.name, ({ handover, ...cluster }) =>
-    handover === undefined || handover.operation === bench.operationId ? cluster : { handover, ...cluster },
-  )
-}
-
 /** The primary and a standby exchange their roles while both live; no commit is lost, and writes are refused for a moment. */
 export const switchover = defineOperation({
   type: 'switchover',
@@ -207,9 +201,9 @@ export const switchover = defineOperation({
     const handover: Handover = { operation: operationId, from: from.name, to: to.name }
     await store.clusters.update(bench.cluster.name, cluster => ({ ...cluster, handover }))
   },
-  complete: forget,
+  complete: forgetHandover,
   // Only where the roles are as they were: otherwise the two ends must be known to whoever takes it up.
   async failed(store, bench, { code, outcome }) {
-    if (outcome === 'not_started' || code === 'switchover-taken-back') await forget(store, bench)
+    if (outcome === 'not_started' || code === 'switchover-taken-back') await forgetHandover(store, bench)
   },
 })

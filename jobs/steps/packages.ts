@@ -26,7 +26,7 @@ export function providePackages(bench: Bench, node: ClusterNode): Step[] {
 }
 
 /** The survey has refused a host without one. */
-function managerOf(bench: Bench, node: ClusterNode): PackageManager {
+export function managerOf(bench: Bench, node: ClusterNode): PackageManager {
   const { system } = bench.found(node)
   const manager = packageManagerOf(system)
   if (!manager) throw new SystemUnsupported(node.name, system.osName)
@@ -123,7 +123,7 @@ function sourceStep(bench: Bench, node: ClusterNode): Step[] {
 }
 
 /** The action, with a clearer error where the package manager's output tells more than its exit status. */
-function explained(
+export function explained(
   bench: Bench,
   node: ClusterNode,
   about: Parameters<PackageManager['explain']>[2],
@@ -183,7 +183,7 @@ function installStep(bench: Bench, node: ClusterNode): Step {
 }
 
 /** Held packages are moved by nobody but a person: not by unattended-upgrades, and not by apt-get upgrade. */
-function holdStep(bench: Bench, node: ClusterNode, hold: boolean): Step {
+export function holdStep(bench: Bench, node: ClusterNode, hold: boolean): Step {
   const host = bench.host(node)
   const manager = managerOf(bench, node)
   const names = wantedPackages(bench.layout, bench.cluster.packages).map(({ name }) => name)

@@ -2,7 +2,7 @@
 import { decodeTime } from 'ulid'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { act, runCommand } from '../../src/host/actions.js'
-import type { Action, Check, Step } from '../../src/operations/step.js'
+import type { Action, ChangeStep, Check } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
 import { NotInTime, until } from '../until.js'
 import { waitUntilAccepting } from './primary.js'
@@ -15,10 +15,18 @@ const STANDBY_TIMEOUT_MS = 24 * 3_600_000
 const STOP_TIMEOUT_MS = 1_800_000
 const LAUNCH_TIMEOUT_MS = 60_000
 
-/** A server that was not started by its unit would not end with it, and the unit would fail to start a second one. */
+/**
+ * A server that was not started by its unit would not end with it, and the unit would fail to start a second one. One that is
+ * stopped, because whoever began this died half-way, is started.
+ */
 const RESTART = `case $(systemctl is-active "$1") in
-  active | activating | reloading) exec systemctl restart --no-block "$1" ;;
+  active | activating | deactivating | reloading) exec systemctl restart --no-block "$1" ;;
 esac
+pid=$(head -n 1 "$2/postmaster.pid" 2>/dev/null)
+if [ -z "$pid" ] || [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" != "$(readlink -f "$2")" ]; then
+  systemctl reset-failed "$1" 2>/dev/null
+  exec systemctl start --no-block "$1"
+fi
 echo "understudy: it was not started by $1: stop it, then start it" >&2
 exit 1`
 
@@ -30,14 +38,14 @@ sed 's/.*) //' "/proc/$pid/stat" |
 /** Asks for it and does not wait. */
 export const beginRestart = (bench: Bench, node: ClusterNode): Action =>
   runCommand(bench.host(node), bench.cluster.name, {
-    argv: ['sh', '-c', RESTART, 'understudy-restart', bench.layout.unit],
+    argv: ['sh', '-c', RESTART, 'understudy-restart', bench.layout.unit, bench.layout.dataDirectory],
     as: 'root',
     timeoutMs: 60_000,
     shownAs: `sudo -n -- systemctl restart --no-block ${bench.layout.unit}`,
   })
 
 /** The server's age and the operation's are measured on one clock each: those of host and service need not agree. */
-export function restartServer(bench: Bench, node: ClusterNode, standby: boolean): Step {
+export function restartServer(bench: Bench, node: ClusterNode, standby: boolean): ChangeStep {
   const { dataDirectory } = bench.layout
   /** Undefined where no server runs. */
   const ageMs = async (signal: AbortSignal) => {

@@ -50,7 +50,8 @@ export function proveSettings(bench: Bench, nodes: readonly ClusterNode[], input
           }
           if (waiting.length === 0)
             return note(later.length === 0 ? 'every setting is in effect' : `in effect elsewhere; ${later.join('; ')}`)
-          if (input.restart === 'when-needed') throw new SettingNotInEffect('the cluster', waiting)
+          if (input.restart !== undefined && input.restart !== 'never')
+            throw new SettingNotInEffect('the cluster', waiting)
           note(`in effect, but for what waits for a restart: ${[...waiting, ...later].join('; ')}`)
         },
       ),

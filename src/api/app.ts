@@ -23,6 +23,7 @@ import { operationRoutes } from './routes/operations.js'
 import { pauseRoutes } from './routes/pause.js'
 import { readinessRoutes } from './routes/readiness.js'
 import { rejoinRoutes } from './routes/rejoin.js'
+import { rollingRoutes } from './routes/rolling.js'
 import { serviceRoutes } from './routes/service.js'
 import { settingsRoutes } from './routes/settings.js'
 import { switchoverRoutes } from './routes/switchover.js'
@@ -91,5 +92,6 @@ export async function buildApp({
   await app.register(pauseRoutes, { services })
   await app.register(readinessRoutes, { services })
   await app.register(switchoverRoutes, { services })
+  await app.register(rollingRoutes, { services })
   return app as unknown as FastifyInstance
 }

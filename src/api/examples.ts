@@ -236,6 +236,8 @@ export const exampleStepOperation = (type: Operation['type']): Operation => ({ .
 
 const { node: _node, ...ofTheCluster } = exampleStepOperation('switchover')
 export const exampleSwitchover: Operation = ofTheCluster
+export const exampleRestart: Operation = { ...ofTheCluster, type: 'restart-cluster' }
+export const exampleUpgrade: Operation = { ...ofTheCluster, type: 'upgrade-cluster' }
 
 const ASKED = { at: '2026-11-22T09:14:02.480Z', by: 'admin', reference: 'CHG-4711' }
 

@@ -1,5 +1,6 @@
 /** What the answers of all nodes mean together: a code for programs, and the same for people. Pure. */
 import { type Static, Type } from 'typebox'
+import { isExchanging } from './handover.js'
 import type { Cluster } from './model.js'
 import type { NodeStatus } from './status.js'
 
@@ -98,6 +99,6 @@ export function diagnose(
 }
 
 const unfinished = ({ handover }: Cluster) =>
-  handover === undefined
+  !isExchanging(handover)
     ? ''
     : ` A switchover from ${handover.from} to ${handover.to} was begun and is not through: POST /v1/operations/${handover.operation}/retry goes on with it, unless it is still running.`

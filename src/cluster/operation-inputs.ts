@@ -31,6 +31,22 @@ export interface SwitchoverInput {
   loseLogicalSlots?: boolean
 }
 
+/** How servers are started again one after the other, the primary by a switchover. */
+export interface RollingInput extends SwitchoverInput {
+  /** The old primary is the primary again in the end: the roles are exchanged twice. */
+  switchBack?: boolean
+  /** Name of the node, where there is only one with data: nobody can write while it is started again. */
+  confirm?: string
+}
+
+/** Exact versions of the packages. Default: those that the cluster is described with, otherwise the newest that the hosts' sources have. */
+export interface UpgradeInput {
+  /** Of the server, its client, and what else is built with it. */
+  version?: string
+  /** Of repmgr. */
+  repmgrVersion?: string
+}
+
 /** How a node is brought back, and what is done with the copy that it has. */
 export interface RejoinInput extends Confirmed {
   /** Where it has to be cloned anew: its data directory is moved aside and not emptied. */
@@ -60,6 +76,8 @@ export interface OperationInputs {
   'change-tls': { tls: TlsPolicy }
   'remove-node': Confirmed & { wipe?: boolean }
   switchover: SwitchoverInput
+  'restart-cluster': RollingInput & { onlyPending?: boolean }
+  'upgrade-cluster': RollingInput & UpgradeInput
   'destroy-cluster': { confirm: string; leaveUnreachable?: boolean }
 }
 

@@ -3,6 +3,7 @@ import { type Static, Type } from 'typebox'
 
 /** As Debian's policy has it (deb-version(7)). */
 const VERSION = '^[0-9][A-Za-z0-9.+~:-]{0,99}$'
+export const PackageVersion = Type.String({ pattern: VERSION })
 
 const Mirror = Type.Object(
   {

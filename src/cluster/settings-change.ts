@@ -24,12 +24,13 @@ export const SettingsChange = Type.Object(
     ),
     workload: Type.Optional(Workload),
     restart: Type.Optional(
-      Type.Enum(['never', 'when-needed'], {
+      Type.Enum(['never', 'when-needed', 'rolling'], {
         title: 'RestartPolicy',
         default: 'never',
         description:
           'never: what needs a restart is written, and waits for one. when-needed: servers with a setting that waits are started ' +
-          'again, one after the other, the primary last; while it is, nobody can write.',
+          'again, one after the other, the primary last; while it is, nobody can write. rolling: the same, but the primary has its turn ' +
+          'by a switchover to a standby that was restarted, so that writes are refused only for a moment.',
       }),
     ),
   },

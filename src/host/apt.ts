@@ -1,45 +1,11 @@
 /** The package manager of Debian and Ubuntu: its commands, and what its hosts have. */
-import { explainApt, WAITING } from './apt-errors.js'
+import { explainApt } from './apt-errors.js'
 import { KEY_FILE, PREFERENCES_FILE, repositoryFiles, SOURCES_FILE, sourcesText } from './apt-files.js'
+import { LOCK_WAIT_SECONDS, NETWORK, PATIENTLY } from './apt-patience.js'
+import { fetchUpgrade, inspectUpgrades, upgrade } from './apt-upgrade.js'
 import type { Command } from './command.js'
 import type { Host, RunOptions } from './host.js'
 import type { PackageChoice, PackageManager, PackagesOnHost } from './package-manager.js'
-
-/** How long another package manager is waited for: unattended-upgrades may be at work. */
-const LOCK_WAIT_SECONDS = 300
-
-/** A source that does not answer must not take all the time there is. */
-const NETWORK = [
-  '-o',
-  'Acquire::Retries=2',
-  '-o',
-  'Acquire::http::Timeout=30',
-  '-o',
-  'Acquire::https::Timeout=30',
-] as const
-
-/**
- * Repeats a command while another program holds one of apt's locks. apt's own DPkg::Lock::Timeout knows the lock of dpkg
- * only, not those of the lists and of the downloads (apt 2.2, 2.6 and 3.0), and 2.2 does not say then who holds it.
- */
-const PATIENTLY = `
-wait=$1
-shift
-said=$(mktemp -d) || exit 1
-trap 'rm -rf -- "$said"' EXIT
-patiently() {
-  deadline=$(($(date +%s) + wait))
-  while :; do
-    { "$@" 2>&1; echo "$?" >"$said/code"; } | tee "$said/output"
-    code=$(cat "$said/code")
-    if [ "$code" -eq 0 ] || ! grep -Eq 'Could not get lock|lock was locked by' "$said/output"; then
-      return "$code"
-    fi
-    [ "$(date +%s)" -lt "$deadline" ] || return "$code"
-    echo "${WAITING}, $wait s at most"
-    sleep 2
-  done
-}`
 
 const INSTALL = `${PATIENTLY}
 options=$1
@@ -163,6 +129,9 @@ export const apt: PackageManager = {
     shownAs: `apt-get update   # of ${repository.uri} ${repository.suite} alone, in a directory of its own`,
   }),
   install,
+  inspectUpgrades,
+  fetchUpgrade,
+  upgrade,
   hold: (names, held) => ({
     argv: ['sh', '-c', HOLD, 'understudy-hold', String(LOCK_WAIT_SECONDS), held ? 'hold' : 'unhold', ...names],
     as: 'root',

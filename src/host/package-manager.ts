@@ -40,6 +40,21 @@ export interface PackagesOnHost {
   ownSource: boolean
 }
 
+/** An installed package, and what the host’s sources have of it now. */
+export interface UpgradablePackage {
+  name: string
+  installed: string
+  /** What an upgrade would bring: by the host’s preferences, and never an older one. */
+  candidate: string
+  versions: string[]
+}
+
+export interface UpgradesOnHost {
+  packages: UpgradablePackage[]
+  /** The sources could not be read: what they had when the host read them last is told instead. */
+  stale: boolean
+}
+
 export interface PackageManager {
   inspect(host: Host, names: readonly string[], options?: RunOptions): Promise<PackagesOnHost>
   /** The files that tell the host of a repository, in the order in which they are written. */
@@ -50,6 +65,18 @@ export interface PackageManager {
   forgetRepository: Command
   /** Fetches the lists of a repository and checks their signature, aside: the host’s own are not touched. */
   tryRepository(repository: PackageRepository): Command
+  /**
+   * What is installed of those that are built from one source with any of `names`, and what could be had. The lists are
+   * fetched aside: nothing on the host changes.
+   */
+  inspectUpgrades(host: Host, names: readonly string[], options?: RunOptions): Promise<UpgradesOnHost>
+  /** Fetches what `upgrade` will need, and touches nothing that is installed. */
+  fetchUpgrade(packages: readonly Required<PackageChoice>[]): Command
+  /**
+   * Installs exactly these versions, removes nothing, and starts and stops no PostgreSQL server. What was held is held
+   * afterwards. Not to be cut short.
+   */
+  upgrade(packages: readonly Required<PackageChoice>[]): Command
   /** Fetches all lists, then installs; waits for other package managers. Not to be cut short. */
   install(packages: readonly PackageChoice[]): Command
   hold(names: readonly string[], held: boolean): Command

@@ -28,6 +28,9 @@ const OPERATIONS = {
   'remove-node': 'a standby leaves the cluster',
   'destroy-cluster': 'the servers of a cluster are wiped, and it is forgotten',
   switchover: 'a standby and the primary exchange their roles',
+  'restart-cluster': 'every server is started again, one after the other, the primary by an exchange of roles',
+  'upgrade-cluster':
+    'every server gets another minor version, one after the other, the primary by an exchange of roles',
   'verify-replication': 'what is written on the primary is read on every standby',
 } as const
 
@@ -127,9 +130,18 @@ const stepIdentity = {
  * done, a cluster has no primary.
  */
 export const EXCHANGE_STEP = 'cluster/exchange'
-const WHOLE_STEPS: readonly string[] = [EXCHANGE_STEP]
+/** After the ids of the steps of a second exchange in a plan, the one back. */
+export const WAY_BACK = '-back'
+const WHOLE_STEPS: readonly string[] = [EXCHANGE_STEP, `${EXCHANGE_STEP}${WAY_BACK}`]
 export const isInWholeStep = (steps: readonly { id: string; state: string }[]) =>
   steps.some(({ id, state }) => state === 'running' && WHOLE_STEPS.includes(id))
+
+/**
+ * Operations that may exchange roles: with every step done, and nothing of them left in the cluster's record, they are over.
+ * Planned anew, one that is through would begin again, from the other end.
+ */
+const EXCHANGING: readonly OperationType[] = ['switchover', 'restart-cluster', 'upgrade-cluster', 'change-settings']
+export const mayExchangeRoles = (type: OperationType) => EXCHANGING.includes(type)
 
 export const StepRecord = Type.Object(
   {

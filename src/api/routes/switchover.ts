@@ -1,61 +1,22 @@
 /** The planned exchange of roles. */
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from 'typebox'
-import { NodeName } from '../../cluster/model.js'
 import { exampleSwitchover } from '../examples.js'
 import { acceptedAs, answerChange } from '../responses.js'
 import type { Services } from '../services.js'
+import { switchoverOptions } from '../switchover-options.js'
 import { changingRoute } from './changing-route.js'
 import { ClusterParams, findCluster, findNode, refuseUnbuilt } from './find-cluster.js'
 
-const Switchover = Type.Object(
-  {
-    to: Type.Optional({
-      ...NodeName,
-      description: 'The standby that becomes the primary. Default: the one with the highest priority.',
-    }),
-    deadlineMs: Type.Optional(
-      Type.Integer({
-        minimum: 1000,
-        maximum: 600_000,
-        default: 30_000,
-        description: 'How long the primary may take to stop. Past it everything goes back to it.',
-      }),
-    ),
-    maxTransactionAgeMs: Type.Optional(
-      Type.Integer({
-        minimum: 0,
-        maximum: 86_400_000,
-        default: 60_000,
-        description: 'Transactions that are older are not cut off: the switchover is refused, and names the oldest.',
-      }),
-    ),
-    maxLagBytes: Type.Optional(
-      Type.Integer({
-        minimum: 0,
-        maximum: 1_099_511_627_776,
-        default: 16_777_216,
-        description: 'A standby that is further behind is waited for by nobody: the switchover is refused.',
-      }),
-    ),
-    loseLogicalSlots: Type.Optional(
-      Type.Boolean({
-        default: false,
-        description:
-          'Logical replication slots do not go over to the new primary: with them it is refused, unless this is true.',
-      }),
-    ),
+const Switchover = Type.Object(switchoverOptions, {
+  additionalProperties: false,
+  title: 'Switchover',
+  description: 'The body may be left out.',
+  'x-examples': {
+    plain: { summary: 'To the standby with the highest priority', value: {} },
+    named: { summary: 'To a standby of choice', value: { to: 'pg2' } },
   },
-  {
-    additionalProperties: false,
-    title: 'Switchover',
-    description: 'The body may be left out.',
-    'x-examples': {
-      plain: { summary: 'To the standby with the highest priority', value: {} },
-      named: { summary: 'To a standby of choice', value: { to: 'pg2' } },
-    },
-  },
-)
+})
 
 export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
   // No body is the same as an empty one.
