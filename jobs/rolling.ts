@@ -10,7 +10,7 @@
 import type { Handover, RollingPhase } from '../src/cluster/handover.js'
 import type { ClusterNode } from '../src/cluster/model.js'
 import type { RollingInput } from '../src/cluster/operation-inputs.js'
-import { dataNodes, standbysByDepth, witnesses } from '../src/cluster/topology.js'
+import { dataNodes, standbysByDepth, upstreamOf, witnesses } from '../src/cluster/topology.js'
 import { act } from '../src/host/actions.js'
 import { OperationError } from '../src/operations/errors.js'
 import { WAY_BACK } from '../src/operations/operation.js'
@@ -140,9 +140,17 @@ export function inPlacePlan(bench: Bench, work: RollingWork, { confirm }: Rollin
   return [primary, ...witnesses(bench.cluster.nodes)].map(node => stage(`${work.name} ${node.name}`, work.renew(node)))
 }
 
-/** One that is held back opens a stream only once it has applied what it has. */
-const streamsAgain = (bench: Bench, node: ClusterNode, primary: ClusterNode): Step[] =>
-  isDelayedLong(node) ? [] : [{ ...follow(bench, node, primary), id: `${node.name}/follow-again` }]
+/** It, and those that stream from it. One that is held back opens a stream only once it has applied what it has. */
+function streamsAgain(bench: Bench, node: ClusterNode, primary: ClusterNode): Step[] {
+  const { nodes } = bench.cluster
+  const below = dataNodes(nodes).filter(other => other !== primary && upstreamOf(other, nodes, primary) === node)
+  return [node, ...below]
+    .filter(other => !isDelayedLong(other))
+    .map(other => ({
+      ...follow(bench, other, primary),
+      id: other === node ? `${other.name}/follow-again` : `${other.name}/follow-${node.name}-again`,
+    }))
+}
 
 /** An exchange of roles in a rolling plan. */
 interface Turn {

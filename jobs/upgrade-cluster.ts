@@ -45,7 +45,11 @@ export const upgradeCluster = defineOperation({
   async look(bench, _input, signal) {
     const seen = await Promise.all(
       present(bench).map(async node => {
-        const found = await managerOf(bench, node).inspectUpgrades(bench.host(node), bench.layout.packages, { signal })
+        // With versions that are fixed already, and perhaps no primary just now, nobody waits for a package source.
+        const fresh = ownHandover(bench)?.versions === undefined
+        const found = await managerOf(bench, node).inspectUpgrades(bench.host(node), bench.layout.packages, fresh, {
+          signal,
+        })
         return [node.name, found] as const
       }),
     )

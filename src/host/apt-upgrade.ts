@@ -9,11 +9,13 @@ const LOOK = `
 directory=$(mktemp -d) || exit 1
 trap 'rm -rf -- "$directory"' EXIT
 trap 'exit 143' TERM INT HUP PIPE
-network=$1
-shift
+fresh=$1 network=$2
+shift 2
 chmod 755 "$directory" && mkdir "$directory/lists" "$directory/cache" || exit 1
 set_aside="-o Dir::State::Lists=$directory/lists -o Dir::Cache=$directory/cache"
-if ! apt-get -q $network $set_aside -o APT::Update::Error-Mode=any update >/dev/null 2>&1; then
+if [ -z "$fresh" ]; then
+  set_aside=
+elif ! apt-get -q $network $set_aside -o APT::Update::Error-Mode=any update >/dev/null 2>&1; then
   echo stale
   set_aside=
 fi
@@ -46,14 +48,15 @@ export function readUpgrades(output: string): UpgradesOnHost {
 export async function inspectUpgrades(
   host: Host,
   names: readonly string[],
+  fresh: boolean,
   options: RunOptions = {},
 ): Promise<UpgradesOnHost> {
   const { stdout } = await host.run(
     {
-      argv: ['sh', '-c', LOOK, 'understudy-look', NETWORK.join(' '), ...names],
+      argv: ['sh', '-c', LOOK, 'understudy-look', fresh ? 'fresh' : '', NETWORK.join(' '), ...names],
       as: 'root',
       timeoutMs: 300_000,
-      shownAs: `apt-get update   # aside; then apt-cache policy ${names.join(' ')}`,
+      shownAs: `${fresh ? 'apt-get update   # aside; then ' : ''}apt-cache policy ${names.join(' ')}`,
     },
     options,
   )

@@ -66,10 +66,10 @@ export interface PackageManager {
   /** Fetches the lists of a repository and checks their signature, aside: the host’s own are not touched. */
   tryRepository(repository: PackageRepository): Command
   /**
-   * What is installed of those that are built from one source with any of `names`, and what could be had. The lists are
-   * fetched aside: nothing on the host changes.
+   * What is installed of those that are built from one source with any of `names`, and what could be had: as the host has
+   * read it last, or `fresh`, from lists that are fetched aside. Nothing on the host changes.
    */
-  inspectUpgrades(host: Host, names: readonly string[], options?: RunOptions): Promise<UpgradesOnHost>
+  inspectUpgrades(host: Host, names: readonly string[], fresh: boolean, options?: RunOptions): Promise<UpgradesOnHost>
   /** Fetches what `upgrade` will need, and touches nothing that is installed. */
   fetchUpgrade(packages: readonly Required<PackageChoice>[]): Command
   /**
