@@ -23,6 +23,11 @@ const REPLAY_TIMEOUT_MS = 60_000
 /** read_only_sql_transaction */
 const READ_ONLY = '25006'
 
+/** In the servers' own words: once, where all of them say the same. */
+function refusals(took: readonly { refusal: string }[]): string {
+  return `each refuses writes: ${[...new Set(took.map(({ refusal }) => refusal))].join(', ')}`
+}
+
 export function proveReplication(bench: Bench, primary: ClusterNode, standbys: readonly ClusterNode[]): Step {
   return {
     id: 'cluster/proof',
@@ -56,7 +61,7 @@ export function proveReplication(bench: Bench, primary: ClusterNode, standbys: r
             const took = await Promise.all(
               standbys.map(async standby => {
                 const begun = performance.now()
-                await bench.ask(standby, { signal, timeoutMs: REPLAY_TIMEOUT_MS }, async query => {
+                const refusal = await bench.ask(standby, { signal, timeoutMs: REPLAY_TIMEOUT_MS }, async query => {
                   if (isDelayedLong(standby)) await proveReceipt(standby, lsn, context, query)
                   else {
                     await until(`${standby.name} has replayed ${lsn}`, REPLAY_TIMEOUT_MS, context, async () => {
@@ -69,25 +74,29 @@ export function proveReplication(bench: Bench, primary: ClusterNode, standbys: r
                     if (!role) throw new Error(`${standby.name} does not have the role ${table}`)
                   }
                   // A table of its own: where the other one is not applied yet, a write to it would fail for want of it.
-                  const refusal = await query(`CREATE TABLE public."${table}_refused" ()`).then(
+                  const refused = await query(`CREATE TABLE public."${table}_refused" ()`).then(
                     () => undefined,
-                    (error: { code?: string }) => error,
+                    (error: Error & { code?: string }) => error,
                   )
-                  if (refusal === undefined) {
+                  if (refused === undefined) {
                     await query(`DROP TABLE public."${table}_refused"`)
                     throw new StandbyWritable(standby.name)
                   }
-                  if (refusal.code !== READ_ONLY) throw refusal
+                  if (refused.code !== READ_ONLY) throw refused
+                  return `${refused.message} (${READ_ONLY})`
                 })
                 const milliseconds = Math.round(performance.now() - begun)
                 const seen = isDelayedLong(standby)
                   ? `received on ${standby.name}, held back there,`
                   : `read on ${standby.name}`
-                log(`${seen} after ${milliseconds} ms; it refuses writes`)
-                return `${seen} after ${milliseconds} ms`
+                const told = `${seen} after ${milliseconds} ms`
+                log(`${told}; it refuses writes: ${refusal}`)
+                return { told, refusal }
               }),
             )
-            note(took.length === 0 ? 'written and read' : `${took.join(', ')}; each refuses writes`)
+            note(
+              took.length === 0 ? 'written and read' : `${took.map(({ told }) => told).join(', ')}; ${refusals(took)}`,
+            )
           } finally {
             await bench
               .ask(primary, {}, async query => {

@@ -69,7 +69,10 @@ t.test(
     await t.test('test replication: a role, a table and a row on every standby, which refuses writes', async t => {
       const operation = await run('/v1/clusters/orders/verify-replication')
       t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
-      t.match(operation.steps[0]?.note, /read on pg2 after \d+ ms; each refuses writes/)
+      t.match(
+        operation.steps[0]?.note,
+        /^read on pg2 after \d+ ms; each refuses writes: cannot execute CREATE TABLE in a read-only transaction \(25006\)$/,
+      )
       t.equal(
         await psql(lab, 'pg1', "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'understudy%'"),
         '0',
