@@ -95,6 +95,12 @@ export const oneNodeRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
       const { cluster, node } = await findNode(services, request.params)
       const { wipe = false, confirm } = request.query
       refuseOtherName(confirm, node.name)
+      if (wipe && confirm === undefined) {
+        throw new ProblemError(
+          'confirmation-required',
+          `Wiping removes the data of ${node.name} for good. If that is meant, repeat the call with confirm=${node.name}.`,
+        )
+      }
       if (confirm !== undefined && !wipe) {
         const detail = '"confirm" goes with "wipe=true": without it nothing is removed that needs it.'
         throw new ProblemError('inconsistent', detail, { errors: [{ pointer: '/confirm', detail }] })
