@@ -80,9 +80,25 @@ t.test(
       t.not(await sudo('true'), 0)
       t.match((await lab.exec('pg2', ['visudo', '-c'])).stdout, /understudy-orders: parsed OK/)
       const { body } = await service.call<Checks>('GET', '/v1/clusters/orders/checks')
+      const commands = ['start', 'stop', 'restart', 'reload'].map(
+        verb => `postgres may run /usr/bin/systemctl ${verb} postgresql@15-main.service`,
+      )
       t.same(
-        body.items.filter(({ kind, verdict }) => kind === 'sudo' && verdict !== 'ok'),
-        [],
+        body.items
+          .filter(({ kind }) => kind === 'sudo')
+          .map(({ to, verdict, detail }) => `${to} ${verdict}: ${detail}`)
+          .sort(),
+        members.flatMap(({ name }) => commands.map(command => `${name} ok: ${command}`)).sort(),
+        'each of the four was tried on each node',
+      )
+      await lab.exec('pg2', ['mv', '/etc/sudoers.d/understudy-orders', '/root/'])
+      const without = (await service.call<Checks>('GET', '/v1/clusters/orders/checks')).body
+      await lab.exec('pg2', ['mv', '/root/understudy-orders', '/etc/sudoers.d/'])
+      t.equal(
+        without.items.filter(({ kind, to, verdict }) => kind === 'sudo' && to === 'pg2' && verdict === 'warning')
+          .length,
+        4,
+        'and without the file each of them is told of',
       )
     })
 
