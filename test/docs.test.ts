@@ -28,6 +28,14 @@ t.test('every way in which an operation can fail is documented', async t => {
   }
   t.ok(codes.size > 15, 'the search finds them')
   for (const code of codes) t.ok(docs.includes(`\`${code}\``), code)
+  const rows = [...docs.matchAll(/^\| (`[a-z`, -]+`) \|/gm)].flatMap(
+    ([, cell = '']) => cell.match(/[a-z]+(?:-[a-z]+)+/g) ?? [],
+  )
+  t.same(
+    rows.filter((code, at) => rows.indexOf(code) !== at),
+    [],
+    'and each once',
+  )
 })
 
 t.test('the pages link to what is there', async t => {
