@@ -39,7 +39,7 @@ export const addStandby = defineOperation({
     const members = membersBeside(bench, joining)
     const witness = witnesses(members)
     return [
-      stage('look first', [preflight(bench)]),
+      stage('look first', [preflight(bench, [joining])]),
       letItIn(bench, joining),
       ...nodeSshStages(bench),
       ...archiveMembersStages(bench, dataNodes(members)),

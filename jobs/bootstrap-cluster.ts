@@ -32,7 +32,7 @@ export function planCluster(bench: Bench): Plan {
     .filter(level => level.length > 0)
   const witness = witnesses(nodes).filter(answers)
   return [
-    stage('look first', [preflight(bench)]),
+    stage('look first', [preflight(bench, nodes.filter(answers))]),
     stage('prepare the hosts', ...nodes.filter(answers).map(node => prepareHost(bench, node))),
     ...nodeSshStages(bench),
     stage('start the primary', startPrimary(bench, primary)),

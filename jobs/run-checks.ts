@@ -1,146 +1,93 @@
 /** Preflight: asks every host and every server what the cluster needs of it. Changes nothing. */
-import { certificatesIn, daysLeft, objectionTo } from '../src/cluster/certificate.js'
-import {
-  type CertificateAnswer,
-  type CheckResult,
-  type Checks,
-  type HostAnswer,
-  judgeAnswers,
-  type ServerAnswer,
-  worstOf,
-} from '../src/cluster/checks.js'
+import type { HostAnswer, LoginAnswer } from '../src/cluster/check-answers.js'
+import { type CheckResult, type Checks, worstOf } from '../src/cluster/checks.js'
+import { judgeAnswers } from '../src/cluster/judge-answers.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
-import { certificateNames, tlsOf } from '../src/cluster/tls.js'
-import { isWitness } from '../src/cluster/topology.js'
-import { readFile } from '../src/host/files.js'
-import type { Host, HostPool } from '../src/host/host.js'
-import { checkSudo, diskFree, readSystemFacts } from '../src/host/system.js'
+import { sshMembers } from '../src/cluster/node-ssh.js'
+import type { HostPool } from '../src/host/host.js'
 import { OperationError } from '../src/operations/errors.js'
-import { askEdges } from '../src/postgres/edges.js'
-import { inspectServer } from '../src/postgres/inspect.js'
-import { debianLayout, type Layout } from '../src/postgres/layout.js'
-import { servedFiles } from '../src/postgres/tls.js'
-import { nodeConninfo } from '../src/repmgr/conf.js'
-import { addressOf } from './bench.js'
+import { ServerUnreachable } from '../src/postgres/connect.js'
+import { debianLayout } from '../src/postgres/layout.js'
+import { trustOf } from '../src/store/authority.js'
+import { nextRepmgrPassword, repmgrPassword } from '../src/store/secrets.js'
+import type { Store } from '../src/store/store.js'
+import { askHost, type Replaced, type Tried } from './ask-host.js'
+import { askAs, type Bench } from './bench.js'
+import { tryLogin } from './steps/node-ssh.js'
 
-/** Asked of the local superuser, because it must also work where nobody is let in over the network. */
-const SERVER = `SELECT json_build_object(
-  'inRecovery', pg_is_in_recovery(),
-  'canRewind', current_setting('data_checksums')::bool OR current_setting('wal_log_hints')::bool,
-  'databaseBytes', (SELECT sum(pg_database_size(oid)) FROM pg_database),
-  'archiving', current_setting('archive_mode') <> 'off',
-  'archiveFailing', (SELECT 'the archive command has failed ' || failed_count || ' times, last for ' || last_failed_wal
-     FROM pg_stat_archiver WHERE last_failed_time > COALESCE(last_archived_time, '-infinity')))`
-
-export async function runChecks(pool: HostPool, cluster: Cluster, signal: AbortSignal): Promise<Checks> {
-  const hostOf = ({ host, ssh: { user, port, hostKey } }: ClusterNode) => pool.host({ host, port, user, hostKey })
-  const items = await checkHosts(cluster, cluster.nodes, hostOf, signal)
+export async function runChecks(
+  { store, pool }: { store: Store; pool: HostPool },
+  cluster: Cluster,
+  signal: AbortSignal,
+): Promise<Checks> {
+  const tried: Tried = {
+    cluster,
+    layout: debianLayout(cluster.postgresVersion),
+    host: ({ host, ssh: { user, port, hostKey } }) => pool.host({ host, port, user, hostKey }),
+    ask: await asker(store, cluster),
+  }
+  const items = await checkHosts(tried, cluster.nodes, signal)
   return { cluster: cluster.name, verdict: worstOf(items), items, observedAt: new Date().toISOString() }
+}
+
+/** In the middle of a rotation, or after one that failed, a server may have the new password already. */
+async function asker(store: Store, cluster: Cluster): Promise<Bench['ask']> {
+  const [password = '', next, trust] = await Promise.all([
+    store.secrets.get(repmgrPassword(cluster.name)),
+    store.secrets.get(nextRepmgrPassword(cluster.name)),
+    trustOf(store.secrets, cluster),
+  ])
+  return async (node, options, work) => {
+    try {
+      return await askAs(cluster, password, trust)(node, options, work)
+    } catch (error) {
+      const refused = error instanceof ServerUnreachable && error.reason === 'authentication'
+      if (!refused || next === undefined) throw error
+      return askAs(cluster, next, trust)(node, options, work)
+    }
+  }
 }
 
 /** Every edge between these nodes, and from here to each. */
 export async function checkHosts(
-  cluster: Cluster,
+  tried: Tried,
   nodes: readonly ClusterNode[],
-  hostOf: (node: ClusterNode) => Host,
   signal: AbortSignal,
+  replaced?: Replaced,
 ): Promise<CheckResult[]> {
-  const answers = await Promise.all(nodes.map(node => askHost(hostOf(node), cluster, nodes, node, signal)))
-  return judgeAnswers(cluster.postgresVersion, answers)
+  const answers = await Promise.all(nodes.map(node => askHost(tried, nodes, node, signal, replaced)))
+  await tryLogins(tried, answers, signal)
+  return judgeAnswers(tried.cluster, answers)
 }
 
-async function askHost(
-  host: Host,
-  cluster: Cluster,
-  nodes: readonly ClusterNode[],
-  node: ClusterNode,
-  signal: AbortSignal,
-): Promise<HostAnswer> {
-  const layout = debianLayout(cluster.postgresVersion)
+/** From each to each other node that was built, where the cluster needs it, and its port is open: the rest is said already. */
+async function tryLogins(tried: Tried, answers: readonly HostAnswer[], signal: AbortSignal): Promise<void> {
+  const members = sshMembers(tried.cluster)
+  const built = new Map(
+    members.flatMap(node => {
+      const answer = answers.find(one => one.node === node.name && one.built)
+      return answer ? [[node.name, { node, answer }] as const] : []
+    }),
+  )
+  await Promise.all(
+    [...built.values()].flatMap(({ node: from, answer }) =>
+      'failure' in answer
+        ? []
+        : Object.entries(answer.peers).map(async ([name, peer]) => {
+            const to = built.get(name)?.node
+            if (to && peer.ssh === 'open') peer.login = await loginOf(tried, from, to, signal)
+          }),
+    ),
+  )
+}
+
+async function loginOf(tried: Tried, from: ClusterNode, to: ClusterNode, signal: AbortSignal): Promise<LoginAnswer> {
   try {
-    // Connected first, so that what is measured is an answer and no handshake.
-    await host.controllerAddress(signal)
-    const begun = performance.now()
-    await checkSudo(host, { signal })
-    const connectMs = Math.round(performance.now() - begun)
-    const peers = nodes
-      .filter(peer => peer !== node)
-      .map(peer => ({
-        name: peer.name,
-        host: peer.host,
-        sshPort: peer.ssh.port,
-        conninfo: nodeConninfo(addressOf(cluster, layout, peer), 4),
-      }))
-    const [system, disk, state, edges, certificate] = await Promise.all([
-      readSystemFacts(host, { signal }),
-      diskFree(host, layout.dataDirectory, { signal }),
-      inspectServer(host, layout, cluster.port, { signal }),
-      askEdges(host, layout, cluster.port, peers, { signal }),
-      askCertificate(host, cluster, node, layout, signal),
-    ])
-    const server =
-      state.running && state.inRecovery !== undefined
-        ? (JSON.parse(
-            (
-              await host.run(
-                {
-                  argv: [
-                    `${layout.binDirectory}/psql`,
-                    '-XAtqw',
-                    '-p',
-                    String(cluster.port),
-                    '-d',
-                    'postgres',
-                    '-c',
-                    SERVER,
-                  ],
-                  as: 'postgres',
-                  timeoutMs: 30_000,
-                },
-                { signal },
-              )
-            ).stdout,
-          ) as ServerAnswer & { archiveFailing: string | null })
-        : undefined
-    return {
-      node: node.name,
-      connectMs,
-      clockOffsetMs: system.clockOffsetMs,
-      disk,
-      // Nothing is ever cloned onto a witness.
-      inUse: isWitness(node) || (state.directory === 'database' && state.everStarted),
-      packages: state.packages,
-      ...(certificate && state.everStarted ? { certificate } : {}),
-      ...edges,
-      server: server && { ...server, archiveFailing: server.archiveFailing ?? undefined },
-    }
+    await tryLogin(tried, from, to, { signal, log: () => undefined })
+    return { ok: true }
   } catch (error) {
     signal.throwIfAborted()
     if (!(error instanceof OperationError)) throw error
-    return { node: node.name, failure: { detail: error.message, remedy: error.remedy } }
-  }
-}
-
-/** What others would say of the certificate that the server presents. Undefined without TLS. */
-async function askCertificate(
-  host: Host,
-  cluster: Cluster,
-  node: ClusterNode,
-  layout: Layout,
-  signal: AbortSignal,
-): Promise<CertificateAnswer | undefined> {
-  const path = servedFiles(tlsOf(cluster), layout)?.certificate
-  if (path === undefined) return undefined
-  const ours = tlsOf(cluster).mode === 'own-ca'
-  const pem = await readFile(host, path, { signal })
-  if (pem === undefined) return { path, daysLeft: undefined, problem: 'there is no such file', ours }
-  const now = new Date()
-  const names = ours ? certificateNames(cluster, node) : [node.host]
-  const [certificate] = certificatesIn(pem) ?? []
-  return {
-    path,
-    daysLeft: certificate && daysLeft(certificate, now),
-    problem: objectionTo(pem, { names, now })?.detail,
-    ours,
+    return { ok: false, detail: error.message, remedy: error.remedy }
   }
 }

@@ -47,7 +47,7 @@ export function wireServices({
     readForeign: (request, signal) => readForeignCluster(pool, request, signal),
     adopt: (cluster, password, asked, signal) => adoptCluster(context, cluster, password, asked, signal),
     adoptedBefore: (cluster, signal) => adoptedBefore(context, cluster, signal),
-    checks: (cluster, signal) => runChecks(pool, cluster, signal),
+    checks: (cluster, signal) => runChecks({ store, pool }, cluster, signal),
     async readiness(cluster, signal) {
       const status = await observeCluster(store, cluster, signal)
       return reportReadiness({ store, pool }, cluster, status, signal)

@@ -1,7 +1,6 @@
 /** SSH between the postgres users of the nodes: a key a host, who may use it from where, pinned host keys, a trial. */
 import type { ClusterNode } from '../../src/cluster/model.js'
-import { nodeSshOf } from '../../src/cluster/node-ssh.js'
-import { dataNodes } from '../../src/cluster/topology.js'
+import { nodeSshOf, sshMembers } from '../../src/cluster/node-ssh.js'
 import { act, changing, runCommand } from '../../src/host/actions.js'
 import { CommandFailed } from '../../src/host/errors.js'
 import { type RemoteFile, readFile, writeFile } from '../../src/host/files.js'
@@ -50,8 +49,7 @@ class NodeSshRefused extends OperationError {
   }
 }
 
-/** A witness has nothing to archive; for logins it is a node like any other. */
-const members = ({ cluster }: Bench) => (nodeSshOf(cluster) === 'full' ? cluster.nodes : dataNodes(cluster.nodes))
+const members = ({ cluster }: Bench) => sshMembers(cluster)
 const others = (bench: Bench, node: ClusterNode) => members(bench).filter(other => other.name !== node.name)
 const isPresent = ({ absent }: Bench, { name }: ClusterNode) => !absent.has(name)
 const wantsNodeSsh = ({ cluster }: Bench) => nodeSshOf(cluster) !== 'none'
@@ -321,7 +319,15 @@ export function proveNodeSsh(bench: Bench): Step[] {
   ]
 }
 
-async function tryLogin(bench: Bench, from: ClusterNode, to: ClusterNode, { signal, log }: StepContext): Promise<void> {
+type Reached = Pick<Bench, 'cluster' | 'layout' | 'host'>
+
+/** Throws `NodeSshRefused`, with what stands in the way, where it can be told. */
+export async function tryLogin(
+  bench: Reached,
+  from: ClusterNode,
+  to: ClusterNode,
+  { signal, log }: Pick<StepContext, 'signal' | 'log'>,
+): Promise<void> {
   const { privateKey, knownHosts } = nodeSshFiles(bench.layout)
   const full = nodeSshOf(bench.cluster) === 'full'
   // A login is tried as people and repmgr do it; the archive's key as the archive does it.
@@ -361,7 +367,7 @@ async function tryLogin(bench: Bench, from: ClusterNode, to: ClusterNode, { sign
 }
 
 /** What sshd itself says about this login, so that nobody has to guess between a firewall, AllowUsers and a mode. */
-async function explain(bench: Bench, from: ClusterNode, to: ClusterNode, said: string, signal: AbortSignal) {
+async function explain(bench: Reached, from: ClusterNode, to: ClusterNode, said: string, signal: AbortSignal) {
   const last = said.split('\n').at(-1) ?? ''
   if (/Host key verification failed|REMOTE HOST IDENTIFICATION/i.test(said)) {
     return {

@@ -327,6 +327,14 @@ export const exampleChecks: Checks = {
   verdict: 'failed',
   items: [
     {
+      kind: 'server',
+      to: 'pg2',
+      verdict: 'failed',
+      detail: 'PostgreSQL on pg2 does not run',
+      remedy:
+        'Its log says why it ended. POST /v1/clusters/orders/nodes/pg2/start starts it; where another node has become the primary since, POST /v1/clusters/orders/nodes/pg2/rejoin brings it back as a standby.',
+    },
+    {
       kind: 'port',
       from: 'pg1',
       to: 'pg2',

@@ -58,6 +58,9 @@ for list in /var/lib/apt/lists/*_Packages*; do
   apt-cache pkgnames postgresql- | sed -n 's/^postgresql-\\([0-9]*\\)-repmgr$/repmgr=\\1/p; s/^postgresql-\\([0-9]*\\)$/server=\\1/p'
   break
 done
+for package in "$@"; do
+  apt-cache policy "$package" | sed -n "s/^  Candidate: \\([^(].*\\)/candidate=$package \\1/p"
+done
 exit 0`
 
 async function inspect(host: Host, names: readonly string[], options: RunOptions = {}): Promise<PackagesOnHost> {
@@ -81,6 +84,7 @@ async function inspect(host: Host, names: readonly string[], options: RunOptions
     installed[name] = version
     if (want === 'hold') held.push(name)
   }
+  const candidates = Object.fromEntries(valuesOf('candidate').map(value => value.split(' ')))
   const servers = valuesOf('server')
   const offers = valuesOf('repmgr')
     .filter(major => servers.includes(major))
@@ -89,6 +93,7 @@ async function inspect(host: Host, names: readonly string[], options: RunOptions
   return {
     installed,
     held,
+    candidates,
     offers: lines.includes('lists=yes') ? offers : undefined,
     codename: valuesOf('codename')[0] || undefined,
     ownSource: lines.includes('own-source=yes'),

@@ -32,6 +32,8 @@ export interface PackagesOnHost {
   installed: Record<string, string>
   /** Those of them that are held. */
   held: string[]
+  /** Versions that an installation would bring, of those that its sources have; of an installed one it may be the same. */
+  candidates: Record<string, string>
   /** Major versions of PostgreSQL that the host’s sources have with repmgr; undefined where it has no lists of them yet. */
   offers: number[] | undefined
   /** The name of its release, such as `bookworm`. */

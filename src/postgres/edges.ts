@@ -52,7 +52,10 @@ if id postgres >/dev/null 2>&1; then
   done
 fi
 reach() { timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null; }
-ask() { timeout 8 sudo -n -u postgres "$psql" -XAtqw -d "$1" -c "$2" 2>&1 >/dev/null | tr '\\n\\t' '  ' | cut -c1-500; }
+ask() {
+  if said=$(timeout 8 sudo -n -u postgres "$psql" -XAtqw -d "$1" -c "$2" 2>&1 >/dev/null); then return; fi
+  printf '%s\\n' "\${said:-no answer within 8 s}" | tr '\\n\\t' '  ' | cut -c1-500
+}
 try() {
   printf 'resolves\\t%s\\t%s\\n' "$1" "$(getent ahosts "$2" | awk 'NR == 1 { print $1 }')"
   reach "$2" "$3"; printf 'ssh\\t%s\\t%s\\n' "$1" "$?"

@@ -1,6 +1,6 @@
 /** Asks one server everything that the status needs, in one statement. */
 import type { Observation } from '../cluster/status.js'
-import { type Credentials, type ServerAddress, withServer } from './connect.js'
+import { type Credentials, type Query, type ServerAddress, withServer } from './connect.js'
 
 /**
  * The timeline of a standby is the one that it receives on; the control file names the last checkpoint's, which is older
@@ -46,12 +46,14 @@ SELECT pg_is_in_recovery() AS "inRecovery",
        pg_postmaster_start_time() AS "startedAt"`
 
 /** `archiveState`: where our archive script keeps what it has to say, on the server's own host. */
-export async function observeServer(
+export const observeServer = (
   address: ServerAddress,
   credentials: Credentials,
   options: { timeoutMs: number; signal?: AbortSignal; archiveState?: string },
-): Promise<Observation> {
-  const [row] = await withServer(address, credentials, options, query => query(OBSERVE, [options.archiveState ?? null]))
+): Promise<Observation> => withServer(address, credentials, options, query => observe(query, options.archiveState))
+
+export async function observe(query: Query, archiveState?: string): Promise<Observation> {
+  const [row] = await query(OBSERVE, [archiveState ?? null])
   if (!row) throw new Error('the server answered no row')
   const { archive, receiver, currentLsn, receivedLsn, replayedLsn, replayAgeMs, applyDelayMs, startedAt, ...rest } = row
   return {

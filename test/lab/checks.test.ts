@@ -4,18 +4,33 @@ import type { Checks } from '../../src/cluster/checks.js'
 import type { ClusterStatus } from '../../src/cluster/status.js'
 import type { Operation } from '../../src/operations/operation.js'
 import { ended, psql, startLabTest } from '../fixtures/lab.js'
+import { eventually } from '../fixtures/redis.js'
 
 const password = async (lab: Lab, host: string) =>
   /^192[^\n]*:([^:\n]+)$/m.exec((await lab.exec(host, ['cat', '/var/lib/postgresql/.pgpass'])).stdout)?.[1]
+
+/** Installs a package once more, as it is but for its version. The one that it was is kept. */
+const renumber = (name: string, version: string) => `
+mkdir -p /root/original && cd /root/original && chown _apt . && apt-get -qq download ${name}
+dpkg-deb -R ${name}_*.deb /root/other
+sed -i 's/^Version: .*/Version: ${version}/' /root/other/DEBIAN/control
+dpkg-deb -Znone -b /root/other /root/other.deb >/dev/null
+dpkg -i /root/other.deb`
 
 t.test(
   'every edge is tried, replication is proven, the password is changed unnoticed',
   { timeout: 600_000 },
   async t => {
     const { lab, node, addHosts, start } = await startLabTest(t, 'checks', { postgres: true })
-    const hosts = await addHosts(['pg1', 'pg2'])
+    const hosts = [...(await addHosts(['pg1'])), ...(await addHosts(['pg2'], { postgresDiskBytes: 600 * 1024 * 1024 }))]
     const service = await start()
-    const cluster = { name: 'orders', postgresVersion: 15, nodes: hosts.map(node) }
+    const cluster = {
+      name: 'orders',
+      postgresVersion: 15,
+      nodes: hosts.map(node),
+      archive: { mode: 'ship' },
+      sshBetweenNodes: true,
+    }
     const checks = async () => (await service.call<Checks>('GET', '/v1/clusters/orders/checks')).body
     const bad = ({ items }: Checks) => items.filter(({ verdict }) => verdict !== 'ok')
     const run = async (path: string, body?: object) => {
@@ -53,13 +68,28 @@ t.test(
         ['pg1', 'pg2'],
         ['pg2', 'pg1'],
       ])
-        for (const kind of ['name_resolution', 'port', 'postgres_client', 'postgres_replication'])
+        for (const kind of ['name_resolution', 'port', 'ssh', 'postgres_client', 'postgres_replication'])
           t.ok(
             found.items.some(
               item => item.kind === kind && item.from === from && item.to === to && item.verdict === 'ok',
             ),
             `${kind} from ${from} to ${to}`,
           )
+      for (const { name } of hosts)
+        for (const [kind, detail] of [
+          ['server', /^PostgreSQL on .* runs as a (primary|standby)$/],
+          ['postgres_client', /^this service is let in by/],
+        ] as const)
+          t.ok(
+            found.items.some(
+              item => item.kind === kind && item.from === undefined && item.to === name && detail.test(item.detail),
+            ),
+            `${kind} to ${name}`,
+          )
+      t.match(
+        found.items.filter(({ kind }) => kind === 'archive'),
+        [{ to: 'pg1', verdict: 'ok', detail: /^the archive took 0000/ }],
+      )
       const text = await service.call<string>('GET', '/v1/clusters/orders/checks', {
         headers: { accept: 'text/plain' },
       })
@@ -124,6 +154,59 @@ t.test(
       t.equal(again.state, 'succeeded', 'a stream that is opened again comes in with the new one')
     })
 
+    await t.test('a primary that is down is said to be, by its host, by its neighbour and from here', async t => {
+      await lab.exec('pg1', ['systemctl', 'stop', 'postgresql@15-main.service'])
+      const found = await checks()
+      t.equal(found.verdict, 'failed')
+      const failed = bad(found).filter(({ verdict }) => verdict === 'failed')
+      for (const [kind, from, to, detail] of [
+        ['server', undefined, 'pg1', /^PostgreSQL on pg1 does not run$/],
+        ['server', undefined, undefined, /^no server that answers accepts writes$/],
+        ['port', 'pg2', 'pg1', /^nobody listens on the PostgreSQL port$/],
+        ['postgres_client', undefined, 'pg1', /refused/],
+      ] as const)
+        t.ok(
+          failed.some(item => item.kind === kind && item.from === from && item.to === to && detail.test(item.detail)),
+          `${kind} from ${from} to ${to}: ${JSON.stringify(failed)}`,
+        )
+      for (const { remedy } of failed) t.type(remedy, 'string')
+      t.match(failed.find(({ kind, to }) => kind === 'server' && to === 'pg1')?.remedy, /nodes\/pg1\/start starts it/)
+      await lab.exec('pg1', ['systemctl', 'start', 'postgresql@15-main.service'])
+      await eventually(async () => (await checks()).verdict !== 'failed', 60_000)
+    })
+
+    await t.test(
+      'a node that could not hold the data, or not work with them, is refused before its copy goes',
+      async t => {
+        const copy = async () =>
+          (await lab.exec('pg2', ['stat', '-c', '%i %y', '/var/lib/postgresql/15/main/PG_VERSION'])).stdout
+        const before = await copy()
+        const rebuild = (more: object) =>
+          run('/v1/clusters/orders/nodes/pg2/rebuild', { method: 'clone', confirm: 'pg2', ...more })
+        await lab.fill('pg2', '/var/lib/postgresql', 70 * 1024 * 1024)
+        const full = await rebuild({ keepOldData: true })
+        t.match(full.error, {
+          code: 'disk-full',
+          outcome: 'not_started',
+          step: 'cluster/checks',
+          detail: /a clone needs/,
+        })
+        await lab.unfill('pg2', '/var/lib/postgresql')
+
+        await lab.exec('pg2', ['sh', '-euc', renumber('postgresql-15-repmgr', '5.9.0-1')])
+        const other = await rebuild({})
+        t.match(other.error, {
+          code: 'checks-failed',
+          outcome: 'not_started',
+          step: 'cluster/checks',
+          detail: /postgresql-15-repmgr differs: .*pg2 5\.9\.0-1/,
+        })
+        await lab.exec('pg2', ['sh', '-euc', 'dpkg -i /root/original/*.deb'])
+        t.equal(await copy(), before, 'its copy is as it was')
+        t.equal(await psql(lab, 'pg1', 'SELECT state FROM pg_stat_replication'), 'streaming')
+      },
+    )
+
     await t.test('a wrong pass file and a closed port are found, each with its remedy', async t => {
       await lab.exec('pg2', ['sed', '-i', 's/:repmgr:[^:]*$/:repmgr:wrong/', '/var/lib/postgresql/.pgpass'])
       await lab.exec('pg1', ['systemctl', 'stop', 'ssh.socket', 'ssh.service'], { reject: false })
@@ -135,7 +218,20 @@ t.test(
         ),
         JSON.stringify(found),
       )
+      t.match(
+        found.find(({ kind, from, to }) => kind === 'ssh' && from === 'pg2' && to === 'pg1'),
+        { verdict: 'failed', detail: 'the SSH port is refused', remedy: /Start sshd on pg1/ },
+      )
+      t.notOk(
+        found.some(({ kind, from, to }) => kind === 'ssh' && from === 'pg1' && to === 'pg2'),
+        'the other way is open',
+      )
       for (const { verdict, remedy } of found) if (verdict === 'failed') t.type(remedy, 'string')
+      await lab.block('pg1', { from: 'pg2', port: 5432 })
+      t.match(
+        bad(await checks()).find(({ kind, from, to }) => kind === 'port' && from === 'pg2' && to === 'pg1'),
+        { verdict: 'failed', detail: /does not answer within 3 s/, remedy: /firewall between pg2 and pg1/ },
+      )
     })
   },
 )

@@ -17,9 +17,9 @@ export const checkRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = as
         tags: ['clusters'],
         summary: 'Try every edge that the cluster needs',
         description:
-          'From this service to each host by SSH, sudo command by command; from each host to each other by name, by port, as a PostgreSQL client and as ' +
-          'a replication client; versions, free disk against the size to clone, clocks, kernel limits, whether pg_rewind would work, the WAL archive. ' +
-          'Changes nothing. What does not answer is an item with its remedy, not an error.',
+          'From this service to each host by SSH and to each server as repmgr, sudo command by command; from each host to each other by name, by port, as a PostgreSQL ' +
+          'client, as a replication client, and by SSH where the cluster needs that; whether each server that was built runs; versions, free disk against the size ' +
+          'to clone, clocks, kernel limits, whether pg_rewind would work, the WAL archive. Changes nothing. What does not answer is an item with its remedy, not an error.',
         params: ClusterParams,
         querystring: NoQuery,
         response: {
