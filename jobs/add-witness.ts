@@ -3,6 +3,7 @@ import { defineOperation } from './define-operation.js'
 import { canDoWithout, enterNode, joiningNode, letItIn, runningPrimary, withNode } from './joining-node.js'
 import { recordMembers } from './record-members.js'
 import { tellOfAbsent } from './steps/absent.js'
+import { preflight } from './steps/preflight.js'
 import { refuseUnusableCertificates } from './steps/tls-files.js'
 import { makeWitness } from './steps/witness.js'
 
@@ -16,6 +17,7 @@ export const addWitness = defineOperation({
     const primary = runningPrimary(bench)
     const joining = joiningNode(bench, input)
     return [
+      stage('look first', [preflight(bench, [joining])]),
       letItIn(bench, joining),
       stage('make the witness', [...makeWitness(bench, joining, primary), ...tellOfAbsent(bench)]),
     ]

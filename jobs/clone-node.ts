@@ -1,5 +1,5 @@
 import type { ClusterNode } from '../src/cluster/model.js'
-import { isWitness } from '../src/cluster/topology.js'
+import { isWitness, upstreamOf } from '../src/cluster/topology.js'
 import { stage } from '../src/operations/step.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
@@ -16,6 +16,7 @@ import {
 } from './refusals.js'
 import { giveUpCopy, onceEmptied } from './steps/give-up-copy.js'
 import { onceRegistered } from './steps/order.js'
+import { preflight } from './steps/preflight.js'
 import { clone } from './steps/standby.js'
 import { proveStopped, stopServer } from './steps/stop.js'
 import { takeOver } from './steps/take-over.js'
@@ -33,9 +34,11 @@ export const cloneNode = defineOperation({
     refuseUnprovisioned(bench, node)
     refuseIdlePrimary(bench, primary)
     const { server } = bench.found(node)
+    const upstream = upstreamOf(node, bench.cluster.nodes, primary)
     const copy = onceRegistered(bench, primary, clone(bench, node, primary))
     // A whole copy that nobody has started is what this call makes: there is nothing to replace.
-    if (!isInUse(server) || !server.everStarted) return [stage('clone', [copy])]
+    if (!isInUse(server) || !server.everStarted)
+      return [stage('look first', [preflight(bench, [node], { upstream })]), stage('clone', [copy])]
     if (!isStandby(server)) throw new NotAStandby(node.name, 'it may hold what the primary does not.')
     if (input.confirm !== node.name) {
       throw new ConfirmationRequired(
@@ -44,6 +47,7 @@ export const cloneNode = defineOperation({
       )
     }
     return [
+      stage('look first', [preflight(bench, [node], { upstream, oldCopy: async () => 'emptied' })]),
       stage('give up the copy that it has', [
         ...takeOver(bench, node),
         stopServer(bench, node),

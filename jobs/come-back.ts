@@ -2,7 +2,7 @@
 import type { ClusterNode } from '../src/cluster/model.js'
 import { chooseRung, type RebuildMethod } from '../src/cluster/rejoin.js'
 import { isWitness, upstreamOf, witnesses } from '../src/cluster/topology.js'
-import { type Plan, type Step, stage } from '../src/operations/step.js'
+import { type CheckContext, type Plan, type Step, stage } from '../src/operations/step.js'
 import type { Bench } from './bench.js'
 import { currentPrimary } from './current-primary.js'
 import { ConfirmationRequired, mayAcceptWrites, NodeIsWitness, nodeNamed, refuseUnprovisioned } from './refusals.js'
@@ -12,6 +12,7 @@ import { recoverFromCrash } from './steps/crash-recovery.js'
 import { cloneInstead } from './steps/give-up-old.js'
 import { isBack, methodNow, unlessBack } from './steps/is-back.js'
 import { refuseUnconfirmed, reportLoss } from './steps/loss-report.js'
+import { preflight } from './steps/preflight.js'
 import { startServer } from './steps/primary.js'
 import { checkpointPrimary } from './steps/primary-checkpoint.js'
 import { proveReplication } from './steps/proof.js'
@@ -52,7 +53,11 @@ export function planComeBack(bench: Bench, input: ComeBackInput): Plan {
   const upstream = upstreamOf(node, nodes, primary)
   if (upstream !== primary) refuseIdleUpstream(bench, node, upstream)
   const once = (step: Step): Step => (step.kind === 'change' ? unlessBack(bench, node, primary, method, step) : step)
+  // Where a rewind may be enough, nobody knows yet whether there will be a clone: it looks for its room itself.
+  const oldCopy = async (context: CheckContext) =>
+    (await methodNow(bench, node, method, context)) === 'clone' ? (keepOldData ? 'kept-aside' : 'emptied') : undefined
   return [
+    stage('look first', [preflight(bench, [node], { upstream, oldCopy })]),
     stage('prepare the primary for it', [
       checkpointPrimary(bench, primary),
       // repmgr's clone goes by its metadata, and a promotion by hand does not write them.

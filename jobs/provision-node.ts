@@ -4,6 +4,7 @@ import { refuseForeign } from './find-primary.js'
 import { nodeNamed } from './refusals.js'
 import { refuseWrongSettings } from './refuse-settings.js'
 import { nodeSshStages } from './steps/node-ssh.js'
+import { preflight } from './steps/preflight.js'
 import { prepareHost } from './steps/prepare-host.js'
 import { refuseUnusableCertificates } from './steps/tls-files.js'
 
@@ -19,7 +20,11 @@ export const provisionNode = defineOperation({
   plan(bench, input) {
     const node = nodeNamed(bench, input.node)
     refuseForeign(bench, node, bench.found(node).server)
-    return [stage('prepare the host', prepareHost(bench, node)), ...nodeSshStages(bench, node)]
+    return [
+      stage('look first', [preflight(bench, [node])]),
+      stage('prepare the host', prepareHost(bench, node)),
+      ...nodeSshStages(bench, node),
+    ]
   },
   complete: async () => undefined,
 })

@@ -7,7 +7,7 @@ import type { ChangeStep, Check, CheckContext, Step } from '../../src/operations
 import type { Bench } from '../bench.js'
 import { holdingOf } from './comeback.js'
 import { DataDirectoryInUse, markerFile } from './data-directory.js'
-import { giveUpCopy } from './give-up-copy.js'
+import { giveUpCopy, seeThatItFits } from './give-up-copy.js'
 import { methodNow, unlessBack } from './is-back.js'
 import { keptFolder } from './loss-report.js'
 import { onceRegistered } from './order.js'
@@ -85,6 +85,7 @@ function putAside(bench: Bench, node: ClusterNode, primary: ClusterNode): Change
     title: 'move its data directory aside',
     node: node.name,
     actions: [
+      seeThatItFits(bench, node, primary, 'kept-aside'),
       forget,
       act(
         `move ${layout.dataDirectory} to ${layout.home}/understudy-kept`,

@@ -1,5 +1,6 @@
 /** A standby: a clone of the node that it is to stream from, started, following, registered. */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { cloneBytes } from '../../src/cluster/check-hosts.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { slotName } from '../../src/cluster/slot.js'
 import { hasTls } from '../../src/cluster/tls.js'
@@ -149,23 +150,24 @@ async function freeSlot(bench: Bench, node: ClusterNode, upstream: ClusterNode, 
   })
 }
 
-/** Before hours are spent on it. WAL that is written meanwhile comes on top, hence a margin. */
-async function refuseTooSmall(
+/** Before hours are spent on it, or a copy is given up for it that takes `clearedBytes`. */
+export async function refuseTooSmall(
   bench: Bench,
   node: ClusterNode,
   upstream: ClusterNode,
   signal: AbortSignal,
+  clearedBytes = 0,
 ): Promise<void> {
   const [size] = await bench.ask(upstream, { signal, timeoutMs: 60_000 }, query =>
     query('SELECT sum(pg_database_size(oid))::bigint::text AS bytes FROM pg_database'),
   )
-  const neededBytes = Math.ceil(Number(size?.bytes) * 1.05) + 64 * 1024 * 1024
+  const neededBytes = cloneBytes(Number(size?.bytes))
   const { availableBytes, mount } = await diskFree(bench.host(node), bench.layout.dataDirectory, { signal })
-  if (availableBytes >= neededBytes) return
+  if (availableBytes + clearedBytes >= neededBytes) return
   throw new DiskFull(
     node.name,
     bench.layout.dataDirectory,
-    `the copy needs about ${mebibytes(neededBytes)}, ${mount} has ${mebibytes(availableBytes)} free.`,
+    `the copy needs about ${mebibytes(neededBytes)}, ${mount} has ${mebibytes(availableBytes)} free${clearedBytes === 0 ? '' : `, and ${mebibytes(clearedBytes)} more without the old copy`}.`,
     'not_started',
   )
 }

@@ -69,8 +69,19 @@ const situations: [
   expected: readonly string[] | RegExp,
   more?: { confirm?: string; absent?: string[]; unbuilt?: true; adopted?: true },
 ][] = [
-  ['provision pg2', 'a bare host', { pg1: primary, pg2: bare }, ['pg2/no-automatic-server', 'pg2/packages', '…']],
-  ['provision pg2', 'while the primary is away', { pg2: bare }, ['pg2/no-automatic-server', '…'], { absent: ['pg1'] }],
+  [
+    'provision pg2',
+    'a bare host',
+    { pg1: primary, pg2: bare },
+    ['cluster/checks', 'pg2/no-automatic-server', 'pg2/packages', '…'],
+  ],
+  [
+    'provision pg2',
+    'while the primary is away',
+    { pg2: bare },
+    ['cluster/checks', 'pg2/no-automatic-server', '…'],
+    { absent: ['pg1'] },
+  ],
   [
     'provision pg2',
     'of somebody else',
@@ -186,14 +197,19 @@ const situations: [
   ],
 
   ['clone pg2', 'a bare host', { pg1: primary }, /^step-out-of-order: pg2 has no server/],
-  ['clone pg2', 'a fresh server', CREATED_STANDBY, ['pg2/clone']],
-  ['clone pg2', 'half a clone', { pg1: primary, pg2: crashedClone }, ['pg2/clone']],
-  ['clone pg2', 'a whole copy that was never started', { pg1: primary, pg2: wholeCopy }, ['pg2/clone']],
+  ['clone pg2', 'a fresh server', CREATED_STANDBY, ['cluster/checks', 'pg2/clone']],
+  ['clone pg2', 'half a clone', { pg1: primary, pg2: crashedClone }, ['cluster/checks', 'pg2/clone']],
+  [
+    'clone pg2',
+    'a whole copy that was never started',
+    { pg1: primary, pg2: wholeCopy },
+    ['cluster/checks', 'pg2/clone'],
+  ],
   [
     'clone pg2',
     'a whole copy that was never started, confirmed',
     { pg1: primary, pg2: wholeCopy },
-    ['pg2/clone'],
+    ['cluster/checks', 'pg2/clone'],
     { confirm: 'pg2' },
   ],
   [
@@ -229,7 +245,7 @@ const situations: [
     'clone pg2',
     'a running standby, and it is meant',
     RUNNING,
-    ['pg2/stop', 'pg2/stopped', 'pg2/give-up-copy', 'pg2/clone'],
+    ['cluster/checks', 'pg2/stop', 'pg2/stopped', 'pg2/give-up-copy', 'pg2/clone'],
     { confirm: 'pg2' },
   ],
   [
@@ -442,7 +458,7 @@ const situations: [
     'clone pg2',
     'that was adopted: marked before it is stopped',
     RUNNING,
-    ['pg2/take-over', 'pg2/stop', 'pg2/stopped', 'pg2/give-up-copy', 'pg2/clone'],
+    ['cluster/checks', 'pg2/take-over', 'pg2/stop', 'pg2/stopped', 'pg2/give-up-copy', 'pg2/clone'],
     { adopted: true, confirm: 'pg2' },
   ],
   ['follow pg2', 'a standby', RUNNING, [...MOVED, 'cluster/proof']],

@@ -41,7 +41,12 @@ t.test('a cluster step by step, and taken apart again', { timeout: 900_000 }, as
     t.match(await refused('pg2/clone'), /^409 operation-refused: .* First: POST .*\/pg2\/provision\.$/)
     const plan = await service.call<PlanPreview>('POST', `${path('pg1/provision')}?dryRun=true`)
     t.equal(plan.body.operation, 'provision-node')
-    t.equal(plan.body.stepsThatWouldRun, plan.body.steps.length - 1, 'but for the firewall, of which none runs')
+    t.equal(
+      plan.body.stepsThatWouldRun,
+      plan.body.steps.length - 2,
+      'but for the checks, and the firewall, of which none runs',
+    )
+    t.match(plan.body.steps[0], { id: 'cluster/checks', verdict: 'would_verify' })
   })
 
   await t.test('initdb: a server with checksums, configured and never started, by one call', async t => {
