@@ -23,6 +23,8 @@ t.test(
   async t => {
     const { lab, node, addHosts, start } = await startLabTest(t, 'checks', { postgres: true })
     const hosts = [...(await addHosts(['pg1'])), ...(await addHosts(['pg2'], { postgresDiskBytes: 600 * 1024 * 1024 }))]
+    // Its packages, and with them the user whose home this is, were there before the disk.
+    await lab.exec('pg2', ['chown', 'postgres:postgres', '/var/lib/postgresql'])
     const service = await start()
     const cluster = {
       name: 'orders',
