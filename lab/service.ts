@@ -1,10 +1,11 @@
 /** The service in a lab: started in the lab's network, talked to over a Unix socket, which crosses namespaces. */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { openSync } from 'node:fs'
+import { createReadStream, fstatSync, openSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { request } from 'node:http'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { LabError } from './command.js'
@@ -55,6 +56,8 @@ export async function startLabService(
   const socket = join(stateDirectory, `api-${process.pid}-${Date.now()}.sock`)
   const log = join(stateDirectory, 'service.log')
   const output = openSync(log, 'a', 0o600)
+  // Others write there too, and have written a lot.
+  const from = fstatSync(output).size
   const child = await lab.spawn([process.execPath, join(projectRoot, 'dist/src/main.js')], {
     env: { ...withoutSettings(process.env), UNDERSTUDY_STATE_DIR: stateDirectory, UNDERSTUDY_SOCKET: socket, ...env },
     stdio: ['ignore', output, output],
@@ -90,8 +93,9 @@ export async function startLabService(
           ({ status }) => status === 200,
           () => false,
         )
-      : (await readFile(log, 'utf8')).includes(`"pid":${child.pid},`) &&
-        (await readFile(log, 'utf8')).includes('understudy is ready')
+      : (await text(createReadStream(log, { start: from })))
+          .split('\n')
+          .some(line => line.includes(`"pid":${child.pid},`) && line.includes('understudy is ready'))
     if (ready) return service
     if (Date.now() > deadline)
       throw new LabError(`the service is not ready after ${START_TIMEOUT_MS} ms:\n${await tail(log)}`)

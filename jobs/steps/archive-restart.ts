@@ -3,7 +3,7 @@ import { archiveOf } from '../../src/cluster/archive.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { OperationError } from '../../src/operations/errors.js'
 import type { Step } from '../../src/operations/step.js'
-import { archiveSettings } from '../../src/postgres/archive.js'
+import { ARCHIVE_PROGRAM, archiveSettings } from '../../src/postgres/archive.js'
 import type { Bench } from '../bench.js'
 import { askLocal } from './local-sql.js'
 import { restartServer } from './restart.js'
@@ -12,7 +12,7 @@ import { restartServer } from './restart.js'
 class RestartNeeded extends OperationError {
   constructor(node: string, setting: string) {
     super(
-      `PostgreSQL on ${node} has to be restarted before the archive works: ${setting} cannot be changed while it runs.`,
+      `PostgreSQL on ${node} has to be restarted for this change of the archive: ${setting} cannot be changed while it runs.`,
       {
         code: 'restart-needed',
         outcome: 'not_started',
@@ -23,14 +23,26 @@ class RestartNeeded extends OperationError {
   }
 }
 
-/** PostgreSQL 13 reads restore_command at its start only; every version archive_mode. */
+/**
+ * What a running standby calls, and reads at its start only: restore_command until PostgreSQL 13. A primary reads it once
+ * it is started as a standby. Undefined where a change takes effect at once.
+ */
+async function fixedRestoreCommand(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<string | undefined> {
+  if (bench.layout.version > 13 || bench.found(node).server.inRecovery !== true) return undefined
+  return askLocal(bench, node, signal, 'SHOW restore_command')
+}
+
+/** Whether a standby still calls our script. Gone, it would end the standby: 127 of a shell is no answer to a recovery. */
+export const stillRestores = async (bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<boolean> =>
+  (await fixedRestoreCommand(bench, node, signal))?.startsWith(ARCHIVE_PROGRAM) === true
+
 async function pendingSetting(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<string | undefined> {
   const archive = archiveOf(bench.cluster)
-  if (archive.mode === 'none') return undefined
+  if (archive.mode === 'none') return (await stillRestores(bench, node, signal)) ? 'restore_command' : undefined
   if ((await askLocal(bench, node, signal, 'SHOW archive_mode')) === 'off') return 'archive_mode'
-  if (bench.layout.version > 13) return undefined
+  const running = await fixedRestoreCommand(bench, node, signal)
   const wanted = archiveSettings(archive).find(({ name }) => name === 'restore_command')?.value
-  return (await askLocal(bench, node, signal, 'SHOW restore_command')) === wanted ? undefined : 'restore_command'
+  return running === undefined || running === wanted ? undefined : 'restore_command'
 }
 
 /** First of all, so that a refusal comes before anything was changed. */

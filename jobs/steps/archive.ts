@@ -18,6 +18,7 @@ import {
 import { nodeSshFiles } from '../../src/postgres/node-ssh.js'
 import type { Bench } from '../bench.js'
 import { makeArchiveDirectory } from './archive-directory.js'
+import { stillRestores } from './archive-restart.js'
 import { fileStep } from './file-step.js'
 
 type Shipping = Extract<Archive, { mode: 'ship' }>
@@ -144,7 +145,10 @@ export function archiveRemoval(bench: Bench, node: ClusterNode, always = false):
           { signal },
         )
         const [first] = stdout.split('\n')
-        return first ? { done: false, reason: `${first} is there` } : { done: true }
+        if (!first) return { done: true }
+        if (await stillRestores(bench, node, signal))
+          return { done: true, note: 'kept: this standby calls it until its next start' }
+        return { done: false, reason: `${first} is there` }
       },
     },
   ]

@@ -4,7 +4,7 @@ import { ended, fillDatabase, freezeClone, psql, startLabTest, stepIn } from '..
 import { eventually, startRedis } from '../fixtures/redis.js'
 
 /** Whoever calls an operation off finds nothing of it on the hosts, and whoever retries it loses nothing. */
-t.test('operations are cancelled and retried', { timeout: 1_200_000 }, async t => {
+t.test('operations are cancelled and retried', { timeout: 890_000 }, async t => {
   const redis = await startRedis(t)
   const { lab, node, addHosts, start } = await startLabTest(t, 'cancel')
   const api = await start({ REDIS_URL: redis.url, UNDERSTUDY_ROLES: 'api' })

@@ -7,7 +7,7 @@ import { ended, psql, startLabTest } from '../fixtures/lab.js'
 
 const MANAGED = '/etc/postgresql/15/main/conf.d/understudy.conf'
 
-t.test('postgresql.conf, pgtune: settings from the hardware, overrides, restarts', { timeout: 1_200_000 }, async t => {
+t.test('postgresql.conf, pgtune: settings from the hardware, overrides, restarts', { timeout: 890_000 }, async t => {
   const { lab, node, addHosts, start } = await startLabTest(t, 'settings', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2'])
   // What a container host does, so that a machine of another size can be had: a memory of its own to see.
