@@ -453,6 +453,7 @@ const WITH_OPERATION = new Set<ProblemCode>([
 export function exampleProblem(code: ProblemCode): Problem {
   const { status, title, example } = PROBLEMS[code]
   const errors = VIOLATIONS[code]
+  const outcome = OUTCOMES[code]
   return {
     type: `/problems/${code}`,
     title,
@@ -461,8 +462,15 @@ export function exampleProblem(code: ProblemCode): Problem {
     instance: '/v1/clusters',
     requestId: '5f0c2c4e-6a51-4b0e-9d2e-0f8f0e6c1c57',
     ...(WITH_OPERATION.has(code) ? { operation: `/v1/operations/${ID}` } : {}),
+    ...(outcome === undefined ? {} : { outcome }),
     ...(errors ? { errors: [...errors] } : {}),
   }
+}
+
+const OUTCOMES: { [C in ProblemCode]?: NonNullable<Problem['outcome']> } = {
+  'operation-refused': 'not_started',
+  'operation-failed': 'failed_partial',
+  cancelled: 'failed_clean',
 }
 
 const VIOLATIONS: { [C in ProblemCode]?: NonNullable<Problem['errors']> } = {

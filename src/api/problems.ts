@@ -3,7 +3,7 @@
  * table, so that code, status and documentation cannot part.
  */
 import { type Static, Type } from 'typebox'
-import type { OperationFailure } from '../operations/operation.js'
+import { type OperationFailure, Outcome } from '../operations/operation.js'
 
 export const Violation = Type.Object(
   {
@@ -37,6 +37,7 @@ export const Problem = Type.Object(
         examples: ['/v1/operations/op_01KAR3QJ7ZC0V7W0M2E9T1X5YB'],
       }),
     ),
+    outcome: Type.Optional(Outcome),
     errors: Type.Optional(Type.Array(Violation, { description: 'Each place that is wrong.' })),
   },
   {
@@ -319,6 +320,7 @@ export class ProblemError extends Error {
     readonly extra: {
       errors?: { pointer: string; detail: string }[]
       operation?: string
+      outcome?: OperationFailure['outcome']
       retryAfterSeconds?: number
     } = {},
   ) {

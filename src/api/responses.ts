@@ -343,7 +343,7 @@ export async function answerOperation(
     return sendEither(request, reply.code(202).header('retry-after', 2), operation, operationText)
   if (operation.error && !cancelling) {
     const { code, detail } = problemOfFailure(operation.error)
-    throw new ProblemError(code, detail, { operation: path })
+    throw new ProblemError(code, detail, { operation: path, outcome: operation.error.outcome })
   }
   return sendEither(request, reply.code(200), operation, operationText)
 }

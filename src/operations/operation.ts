@@ -156,16 +156,18 @@ export const StepRecord = Type.Object(
 )
 export type StepRecord = Static<typeof StepRecord>
 
+export const Outcome = Type.Enum(['not_started', 'failed_clean', 'failed_partial', 'unknown'], {
+  title: 'Outcome',
+  description:
+    'What was left behind. not_started: nothing was touched. failed_clean: the failed step left nothing half-done. ' +
+    'failed_partial: something is half-done and is taken up by the next try. unknown: the host could not say.',
+})
+
 export const OperationFailure = Type.Object(
   {
     code: Type.String({ description: 'The kind, for programs.', examples: ['host-unreachable'] }),
     detail: Type.String({ description: 'What happened.' }),
-    outcome: Type.Enum(['not_started', 'failed_clean', 'failed_partial', 'unknown'], {
-      title: 'Outcome',
-      description:
-        'What was left behind. not_started: nothing was touched. failed_clean: the failed step left nothing half-done. ' +
-        'failed_partial: something is half-done and is taken up by the next try. unknown: the host could not say.',
-    }),
+    outcome: Outcome,
     remedy: Type.String({ description: 'What to do.' }),
     step: Type.Optional(Type.String({ description: 'Id of the step that failed.' })),
     node: Type.Optional(Type.String({ description: 'Name of the node that it failed on.' })),

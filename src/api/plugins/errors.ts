@@ -47,10 +47,9 @@ export const errorsPlugin = fp(
 
 export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply) {
   if (error instanceof ProblemError) {
-    const { errors, operation, retryAfterSeconds } = error.extra
+    const { retryAfterSeconds, ...extra } = error.extra
     if (retryAfterSeconds !== undefined) reply.header('retry-after', retryAfterSeconds)
     if (error.code === 'unauthorized') reply.header('www-authenticate', 'Bearer realm="understudy"')
-    const extra = { ...(errors ? { errors } : {}), ...(operation === undefined ? {} : { operation }) }
     return send(request, reply, problem(error.code, error.message, request.id, extra))
   }
   if (error instanceof StoreUnavailable) {
@@ -61,8 +60,9 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
     return send(request, reply, problem('store-unavailable', detail, request.id))
   }
   if (error instanceof OperationError) {
-    const { code, detail } = problemOfFailure(failureOf(error))
-    return send(request, reply, problem(code, detail, request.id))
+    const failure = failureOf(error)
+    const { code, detail } = problemOfFailure(failure)
+    return send(request, reply, problem(code, detail, request.id, { outcome: failure.outcome }))
   }
   const framework = error as FastifyError
   if (framework.validation) return send(request, reply, violated(framework, request.id))
