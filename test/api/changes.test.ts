@@ -240,6 +240,79 @@ t.test('changing calls', async t => {
   })
 })
 
+t.test('three clients at once', async t => {
+  const test = await startApp(t)
+  const { app, headers, store } = test
+  const contract = app.swagger() as unknown as Contract
+  const nodes = ['pg1', 'pg2', 'pg3'].map((name, at) => node(name, { host: `127.0.0.${at + 1}` }))
+  /** Where the contract's own example is of another cluster. */
+  const bodies: Record<string, (cluster: string) => object> = {
+    createCluster: cluster => ({ ...spec(cluster, nodes), bootstrap: true }),
+    applyCluster: cluster => spec(cluster, nodes),
+    addNode: () => node('pg4', { host: '127.0.0.4' }),
+    deleteCluster: () => ({}),
+  }
+  const changing = Object.entries(contract.paths).flatMap(([path, methods]) =>
+    Object.entries(methods)
+      .filter(([, { parameters = [] }]) => parameters.some(({ name }) => name === 'dryRun'))
+      .map(([method, operation]) => ({ path, method: method.toUpperCase() as 'POST', operation })),
+  )
+  let accepted = 0
+  for (const { path, method, operation } of changing) {
+    const { operationId, requestBody } = operation
+    await t.test(operationId, async t => {
+      const cluster = `c-${operationId.toLowerCase()}`
+      const [example] = Object.values(requestBody?.content['application/json']?.examples ?? {})
+      const payload = bodies[operationId]?.(cluster) ?? example?.value
+      const url = path.replace('{cluster}', cluster).replace('{node}', 'pg2')
+      const query = operationId === 'deleteCluster' ? `?destroy=true&confirm=${cluster}` : ''
+      await built(test, cluster, nodes)
+      const atOnce = (more: Record<string, string> = {}) =>
+        Promise.all(
+          Array.from({ length: 3 }, () =>
+            app.inject({
+              method,
+              url: `${url}${query}`,
+              headers: { ...headers, ...more },
+              ...(requestBody && payload ? { payload: payload as object } : {}),
+            }),
+          ),
+        )
+      const locations = (answers: Awaited<ReturnType<typeof atOnce>>) => [
+        ...new Set(answers.map(({ headers }) => headers.location).filter(location => location !== undefined)),
+      ]
+
+      const answers = await atOnce()
+      // Some ask the hosts first, and there are none here: they refuse all three.
+      if (!answers.some(({ statusCode }) => statusCode === 202)) {
+        t.equal(new Set(answers.map(answer => answer.json().type)).size, 1)
+        t.same((await store.operations.list({ cluster, limit: 100 })).items, [])
+        t.comment(`${operationId}: ${answers[0]?.statusCode} ${answers[0]?.json().type}`)
+        return
+      }
+      accepted += 1
+      const refused = answers.filter(({ statusCode }) => statusCode === 409)
+      t.same(answers.map(({ statusCode }) => statusCode).sort(), [202, 409, 409])
+      const [first] = locations(answers)
+      for (const answer of refused) {
+        t.match(told(answer), problemOf(409, 'cluster-busy'))
+        t.equal(answer.json().operation, first, 'with a link to the one that runs')
+      }
+      await finish(test, String(first).split('/').at(-1) ?? '', failure)
+
+      const repeated = await atOnce({ 'idempotency-key': operationId })
+      t.same(
+        repeated.map(({ statusCode }) => statusCode),
+        [202, 202, 202],
+      )
+      t.equal(locations(repeated).length, 1)
+      t.equal(repeated.filter(({ headers }) => headers['idempotent-replayed'] === 'true').length, 2)
+      t.equal((await store.operations.list({ cluster, limit: 100 })).items.length, 2)
+    })
+  }
+  t.ok(accepted >= 20, `${accepted} of ${changing.length} were tried to the end`)
+})
+
 t.test('no changing call lacks what all of them have', async t => {
   const contract = (await contractDocument()) as unknown as Contract
   // It changes nothing.
