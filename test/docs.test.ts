@@ -38,17 +38,43 @@ t.test('every way in which an operation can fail is documented', async t => {
   )
 })
 
+t.test('the README links to every page', async t => {
+  const readme = await read('README.md')
+  for (const name of await readdir('docs'))
+    if (name.endsWith('.md')) t.ok(readme.includes(`](docs/${name})`), `docs/${name}`)
+})
+
+t.test('the README lists what the contract has', async t => {
+  const table = (await read('README.md')).split('\n').filter(line => /^\| `(GET|POST|PUT|PATCH|DELETE)/.test(line))
+  const { paths } = JSON.parse(await read('openapi/understudy.json')) as { paths: Record<string, object> }
+  for (const path of Object.keys(paths)) {
+    const last = path.split('/').findLast(part => part !== '' && !part.startsWith('{')) ?? ''
+    t.ok(
+      table.some(row => row.includes(`/${last}`)),
+      path,
+    )
+  }
+})
+
 t.test('the pages link to what is there', async t => {
   for (const file of [
     'README.md',
+    'bench/README.md',
     ...(await readdir('docs')).filter(name => name.endsWith('.md')).map(name => `docs/${name}`),
   ]) {
-    for (const [, target] of (await read(file)).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
-      const path = join(file, '..', target ?? '')
-      await t.resolves(
-        read(path).catch(() => readdir(path)),
-        `${file} → ${target}`,
-      )
+    for (const [, target = '', anchor] of (await read(file)).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)) {
+      const path = target === '' ? file : join(file, '..', target)
+      const text = await read(path).catch(async () => (await readdir(path)).join('\n'))
+      if (anchor !== undefined) t.ok(anchorsOf(text).includes(anchor), `${file} → ${target}#${anchor}`)
     }
   }
 })
+
+/** As GitHub makes them of headings. */
+const anchorsOf = (text: string) =>
+  [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-'),
+  )
