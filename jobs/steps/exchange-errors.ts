@@ -1,13 +1,17 @@
 /** How an exchange of roles can end, other than well. */
 import { OperationError } from '../../src/operations/errors.js'
+import type { Obstacle } from './obstacle.js'
 
 /** Thrown when the roles could not be exchanged, and the old primary is the primary again. */
 export class SwitchoverTakenBack extends OperationError {
-  constructor(from: string, to: string, why: string) {
-    super(`${from} is the primary as before: ${why}`, {
+  constructor(from: string, to: string, why: string, inTheWay: readonly Obstacle[]) {
+    super([`${from} is the primary as before: ${why}`, ...inTheWay.map(({ detail }) => detail)].join(' '), {
       code: 'switchover-taken-back',
       outcome: 'failed_clean',
-      remedy: `Look at what was in the way: a standby or an archive that is slow to take the last WAL, a disk that is slow to take the last checkpoint. Then ask for the switchover again. ${to} was not promoted.`,
+      remedy: [
+        ...new Set(inTheWay.map(({ remedy }) => remedy)),
+        `${to} was not promoted; ask for the switchover again once what was in the way is not there any more.`,
+      ].join(' '),
     })
   }
 }

@@ -9,7 +9,6 @@
  * - That it is told is written to its disk first, and each turn begins with looking for that mark (`tell-standby.ts`).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Lsn } from '../../src/cluster/lsn.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { slotName } from '../../src/cluster/slot.js'
 import { upstreamOf } from '../../src/cluster/topology.js'
@@ -30,33 +29,35 @@ import {
 } from './exchange-errors.js'
 import { GO_BACK, parseStopped, STOP, type Stopped } from './exchange-scripts.js'
 import { inOneGo, insist } from './in-one-go.js'
+import { keptFromReplaying, keptFromStopping, readReplay, readSessions, type Session } from './in-the-way.js'
 import { superuser } from './local-sql.js'
+import type { Obstacle } from './obstacle.js'
 import { type Telling, tellStandby, wasTold } from './tell-standby.js'
 
-const REPLAY_MS = 10_000
-/** For one look at the standby. */
+/** For one look at a server. */
 const LOOK_MS = 2000
 const SILENCE_MS = 60_000
 /** A crash recovery may take its time; the person who waits is told sooner. */
 const BACK_MS = 300_000
 
+const stopCommand = ({ layout }: Bench, deadlineMs: number): Command => ({
+  argv: [
+    ...['sh', '-c', STOP, 'understudy-stop-primary', layout.dataDirectory],
+    ...[`${layout.binDirectory}/pg_controldata`, String(deadlineMs)],
+  ],
+  as: 'root',
+  timeoutMs: deadlineMs + 30_000,
+  shownAs: `write ${layout.dataDirectory}/standby.signal, then end the server (kill -INT: mode fast) within ${deadlineMs} ms`,
+})
+
+/** `deadlineMs`: for the stop and the replay together. Past it, unless the standby was told, everything goes back. */
 export function exchangeRoles(bench: Bench, from: ClusterNode, to: ClusterNode, deadlineMs: number): ChangeStep {
-  const { layout } = bench
-  const stop: Command = {
-    argv: [
-      ...['sh', '-c', STOP, 'understudy-stop-primary', layout.dataDirectory],
-      ...[`${layout.binDirectory}/pg_controldata`, String(deadlineMs)],
-    ],
-    as: 'root',
-    timeoutMs: deadlineMs + 30_000,
-    shownAs: `write ${layout.dataDirectory}/standby.signal, then end the server (kill -INT: mode fast) within ${deadlineMs} ms`,
-  }
   const exchange: Action = {
     description: {
       kind: 'command',
-      text: `on ${from.name}: ${render(stop)}; on ${to.name}, once its last checkpoint is replayed there: SELECT pg_promote()`,
+      text: `on ${from.name}: ${render(stopCommand(bench, deadlineMs))}; on ${to.name}, once its last checkpoint is replayed there: SELECT pg_promote()`,
     },
-    perform: context => inOneGo(context, signal => new Exchange(bench, from, to, stop, context, signal).run()),
+    perform: context => inOneGo(context, signal => new Exchange(bench, from, to, deadlineMs, context, signal).run()),
   }
   return {
     id: EXCHANGE_STEP,
@@ -86,17 +87,19 @@ export function exchangeRoles(bench: Bench, from: ClusterNode, to: ClusterNode, 
 class Exchange {
   private readonly begun = performance.now()
   private readonly telling: Telling
+  private readonly stop: Command
 
   constructor(
     private readonly bench: Bench,
     private readonly from: ClusterNode,
     private readonly to: ClusterNode,
-    private readonly stop: Command,
+    private readonly deadlineMs: number,
     private readonly context: StepContext,
     private readonly signal: AbortSignal,
   ) {
     const uncertain = (detail: string) => new PromotionUncertain(from.name, to.name, detail)
     this.telling = { bench, to, context, signal, uncertain }
+    this.stop = stopCommand(bench, deadlineMs)
   }
 
   private on(node: ClusterNode): Host {
@@ -110,10 +113,11 @@ class Exchange {
   async run(): Promise<void> {
     const { bench, from, to, signal } = this
     let before = await bench.inspect(from, signal)
-    // A server that starts, or is too busy to say, may be a primary.
+    // A server that starts, or is too busy to say, may be a primary. With the signal it was told to stop, and time passes.
+    const unclear = () => before.running && before.inRecovery === undefined && !before.standbySignal
     await until(`${from.name} says whether it accepts writes`, SILENCE_MS, this.context, async () => {
-      if (before.running && before.inRecovery === undefined) before = await bench.inspect(from, signal)
-      return !(before.running && before.inRecovery === undefined)
+      if (unclear()) before = await bench.inspect(from, signal)
+      return !unclear()
     })
     const writes = before.running && before.inRecovery === false
     // A mark of another operation, under a primary that writes, is of long ago.
@@ -125,17 +129,20 @@ class Exchange {
       return
     }
     if (before.running && before.inRecovery === true)
-      await this.goBack(`${from.name} was started as a standby in the middle of the switchover.`, 'INT')
+      await this.goBack(`${from.name} was started as a standby in the middle of the switchover.`, [], 'INT')
+    const sessions = writes ? await this.sessionsNow() : []
     const stopped = await this.stopOld()
     this.log(`${from.name}: ${stopped.busy.length === 0 ? 'ended' : 'not ended'}, ${stopped.state}`)
-    if (stopped.busy.length > 0)
-      await this.goBack(`it had not ended in time; what was left of it: ${stopped.busy.join('; ')}.`)
+    if (stopped.busy.length > 0) {
+      const kept = keptFromStopping(from.name, stopped, sessions, bench.cluster.nodes)
+      await this.goBack(`it had not ended in time (${this.deadlineMs} ms).`, kept)
+    }
     if (stopped.state !== 'shut down') {
       await this.goBack(
         `its control file says "${stopped.state}" and not "shut down", so that nobody knows whether ${to.name} has its last byte.`,
       )
     }
-    await this.untilReplayed(stopped.checkpoint)
+    await this.untilReplayed(stopped)
     const told = await tellStandby(this.telling, { again: false })
     if (!told.promoted) await this.goBack(`${to.name} could not be told to become the primary: ${told.said}`)
     this.log(`${to.name}: promoted`)
@@ -154,35 +161,42 @@ class Exchange {
     }
   }
 
+  /** For the answer, where one of them keeps it from ending: a server that is told to stop lets nobody in to ask. */
+  private async sessionsNow(): Promise<Session[]> {
+    const { bench, from, signal, context } = this
+    try {
+      return await bench.ask(from, { signal, timeoutMs: LOOK_MS }, readSessions)
+    } catch (error) {
+      context.log(`the sessions of ${from.name} could not be read: ${error}`)
+      return []
+    }
+  }
+
   /** The position after the last record is beyond its beginning: a record that begins at `checkpoint` is then replayed. */
-  private async untilReplayed(checkpoint: Lsn): Promise<void> {
+  private async untilReplayed({ checkpoint, leftMs }: Stopped): Promise<void> {
     const { bench, to, signal } = this
-    const deadline = performance.now() + REPLAY_MS
-    let said: string | undefined
-    for (;;) {
+    const deadline = performance.now() + leftMs
+    let kept: Obstacle[] = []
+    do {
       try {
-        const replayed = await bench.ask(to, { signal, timeoutMs: LOOK_MS }, async query => {
+        const late = await bench.ask(to, { signal, timeoutMs: LOOK_MS }, async query => {
           for (;;) {
             const [row] = await query('SELECT pg_last_wal_replay_lsn() > $1::pg_lsn AS replayed', [checkpoint])
-            if (row?.replayed === true) return true
-            if (performance.now() > deadline) return false
+            if (row?.replayed === true) return undefined
+            if (performance.now() > deadline) return readReplay(query)
             await sleep(10)
           }
         })
-        if (replayed) return
-        said = undefined
+        if (late === undefined) return
+        kept = keptFromReplaying(to.name, late, checkpoint)
       } catch (error) {
         signal.throwIfAborted()
-        said = error instanceof Error ? error.message : String(error)
+        const said = error instanceof Error ? error.message : String(error)
+        kept = [{ detail: `It could not be asked: ${said}`, remedy: `Look at the host of ${to.name} and at its log.` }]
+        await sleep(100)
       }
-      if (performance.now() > deadline) break
-      await sleep(250)
-    }
-    await this.goBack(
-      said === undefined
-        ? `${to.name} had not replayed its last checkpoint after ${REPLAY_MS / 1000} s.`
-        : `${to.name} could not be asked whether it has replayed its last checkpoint: ${said}`,
-    )
+    } while (performance.now() < deadline)
+    await this.goBack(`${to.name} had not replayed its last checkpoint in time (${this.deadlineMs} ms).`, kept)
   }
 
   private insist<T>(run: () => Promise<T>): Promise<T> {
@@ -190,10 +204,10 @@ class Exchange {
   }
 
   /** Always throws: the roles are as they were, or it is said what is not. Only where the standby was not told. */
-  private async goBack(why: string, how: 'INT' | 'QUIT' = 'QUIT'): Promise<never> {
+  private async goBack(why: string, kept: readonly Obstacle[] = [], how: 'INT' | 'QUIT' = 'QUIT'): Promise<never> {
     const { bench, from, to, signal, context } = this
     const { layout } = bench
-    this.log(`going back: ${why}`)
+    this.log(`going back: ${[why, ...kept.map(({ detail }) => detail)].join(' ')}`)
     try {
       await this.insist(() =>
         this.on(from).run(
@@ -225,7 +239,7 @@ class Exchange {
       )
     }
     await this.dropUnused().catch(error => context.log(`slots on ${to.name} were left: ${error}`))
-    throw new SwitchoverTakenBack(from.name, to.name, why)
+    throw new SwitchoverTakenBack(from.name, to.name, why, kept)
   }
 
   /** The slots that were made for the new order would keep WAL on a standby that nobody streams from. */

@@ -1,11 +1,16 @@
 /** What the exchange of roles runs on the two hosts. Each is repeatable: its answer may get lost. */
 import { type Lsn, parseLsn } from '../../src/cluster/lsn.js'
+import { readServerProcess, type ServerProcess } from '../../src/postgres/server-process.js'
 import { WORKING_IN } from './processes.js'
 
 /** How a server was found after it was told to stop. */
 export interface Stopped {
-  /** What still keeps it from ending, as the process table says it; empty where it has ended. */
-  busy: string[]
+  /** What still keeps it from ending; empty where it has ended. */
+  busy: ServerProcess[]
+  /** Segments that its archive does not have yet. */
+  waitingSegments: number
+  /** Of the time for the whole exchange, counted on its host from when it was told. */
+  leftMs: number
   /** "shut down" where its last checkpoint is the last thing in its WAL. */
   state: string
   /** Where that checkpoint's record begins. */
@@ -17,6 +22,9 @@ const SERVERS_IN = `${WORKING_IN}
 servers_in() { working_in "$1" | sed -n 's/^\\([0-9]*\\) (postgres)$/\\1/p'; }`
 
 /**
+ * `standby.signal` is as old as the stop: a later worker's time has begun with it. Where the server still accepts
+ * connections (postmaster.pid says "ready") it was not told yet.
+ *
  * Only a whole stop counts: no process of the server is left in the data directory. What fails before it is told leaves
  * no `standby.signal` that was not there before: a mark that stayed would make the next restart a standby.
  */
@@ -28,25 +36,35 @@ give_up() { [ -z "$made" ] || rm -f "$signal"; echo "$1" >&2; exit 1; }
 if [ ! -f "$signal" ]; then
   made=yes
   install -o postgres -g postgres -m 0600 /dev/null "$signal" || give_up "$signal cannot be written"
+elif [ "$(sed -n '8s/ *$//p' "$data/postmaster.pid" 2>/dev/null)" = ready ]; then touch "$signal"
 fi
 sync "$signal" "$data" || give_up "$signal cannot be written"
+begun=$(date -r "$signal" +%s%3N) now=$(date +%s%3N)
+[ "$begun" -le "$now" ] || begun=$now
+end=$((begun + limit))
 pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null)
 if [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$data")" ]; then
   kill -INT "$pid"
-  end=$(($(date +%s%3N) + limit))
   while [ -d "/proc/$pid" ] && [ "$(date +%s%3N)" -lt "$end" ]; do sleep 0.01; done
 fi
 for left in $(servers_in "$data"); do
-  tr '\\0' ' ' <"/proc/$left/cmdline" 2>/dev/null | sed -n 's/^\\(..*\\)$/busy=\\1/p'
+  tr '\\0' ' ' <"/proc/$left/cmdline" 2>/dev/null | sed -n "s/^\\(..*\\)$/busy=$left \\1/p"
   echo
 done
+echo "waiting=$(ls "$data/pg_wal/archive_status" 2>/dev/null | grep -c '\\.ready$')"
+echo "left=$((end - $(date +%s%3N)))"
 "$control" "$data" | sed -n -e 's/^Database cluster state: */state=/p' -e 's/^Latest checkpoint location: */checkpoint=/p'`
 
 export function parseStopped(output: string): Stopped {
   const fields = output.split('\n').map(line => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)])
   const field = (name: string) => fields.find(([key]) => key === name)?.[1]
   return {
-    busy: fields.flatMap(([key, value]) => (key === 'busy' && value ? [value.trim()] : [])),
+    busy: fields.flatMap(([key, value = '']) => {
+      const [, pid, title = ''] = /^(\d+) (.*)$/.exec(value) ?? []
+      return key === 'busy' && pid !== undefined ? [readServerProcess(Number(pid), title)] : []
+    }),
+    waitingSegments: Number(field('waiting') ?? 0),
+    leftMs: Math.max(Number(field('left') ?? 0), 0),
     state: field('state') ?? 'unreadable',
     checkpoint: parseLsn(field('checkpoint') ?? '0/0'),
   }

@@ -3,15 +3,18 @@ import type { Bench } from '../bench.js'
 
 /**
  * Shell function `working_in DIRECTORY`: prints who works there, `<pid> (<program>)` a line. A postmaster stays in its
- * data directory and so do its children, also after a crash that took only the postmaster.
+ * data directory and so do its children, also after a crash that took only the postmaster. One program looks at all
+ * processes: one for each would take long where a server has hundreds, and clients wait for this.
  */
 export const WORKING_IN = `working_in() {
   directory=$(readlink -f "$1") || return 0
-  for cwd in /proc/[0-9]*/cwd; do
-    [ "$(readlink "$cwd" 2>/dev/null)" = "$directory" ] || continue
-    pid=\${cwd#/proc/}
+  find /proc/[0-9]*/cwd -maxdepth 0 -printf '%p %l\\n' 2>/dev/null | while read -r link cwd; do
+    [ "$cwd" = "$directory" ] || continue
+    pid=\${link#/proc/}
     pid=\${pid%/cwd}
-    echo "$pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
+    program=
+    { read -r program <"/proc/$pid/comm"; } 2>/dev/null
+    echo "$pid ($program)"
   done
 }`
 

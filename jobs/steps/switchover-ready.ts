@@ -6,22 +6,18 @@ import { act } from '../../src/host/actions.js'
 import { diskFree } from '../../src/host/system.js'
 import { OperationError } from '../../src/operations/errors.js'
 import type { Step, StepContext } from '../../src/operations/step.js'
+import type { Query } from '../../src/postgres/connect.js'
 import { askEdges } from '../../src/postgres/edges.js'
 import { SHARED_SETTINGS } from '../../src/postgres/shared-settings.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
 import { addressOf, type Bench } from '../bench.js'
 import { askLocal } from './local-sql.js'
+import type { Obstacle } from './obstacle.js'
 
 export interface SwitchoverLimits {
   maxTransactionAgeMs: number
   maxLagBytes: number
   loseLogicalSlots: boolean
-}
-
-/** One thing that stands in the way, and what to do about it. */
-export interface Obstacle {
-  detail: string
-  remedy: string
 }
 
 /** Thrown when the roles had better not be exchanged now. Everything that stands in the way is told at once. */
@@ -48,6 +44,15 @@ export interface PrimaryFacts {
   /** Names of logical slots: they do not go over to another server. */
   logicalSlots: string[]
   settings: Record<string, number>
+  freeBytes: number
+  rewind: RewindFacts
+}
+
+/** What a rewind needs of a server. */
+export interface RewindFacts {
+  /** Data checksums or `wal_log_hints`: its own WAL then names every page that it changed. */
+  hints: boolean
+  fullPageWrites: boolean
 }
 
 export interface SuccessorFacts {
@@ -58,6 +63,7 @@ export interface SuccessorFacts {
   sendersLeft: number
   settings: Record<string, number>
   freeBytes: number
+  rewind: RewindFacts
   /** `synchronous_standby_names`, as the successor has it for its own standbys. */
   synchronousNames: string
   /** How long its restore_command takes to say that a file is not there; undefined where it has none. */
@@ -162,9 +168,30 @@ export function obstacles(
       'Give the command a time limit of its own, or mend the archive.',
     )
   }
-  if (successor.freeBytes < MIN_FREE_BYTES)
-    add(`${to} has only ${Math.floor(successor.freeBytes / 1_048_576)} MiB of disk free.`, `Free space on ${to}.`)
+  for (const [name, { freeBytes }] of [[from, primary] as const, [to, successor] as const]) {
+    if (freeBytes < MIN_FREE_BYTES)
+      add(`${name} has only ${Math.floor(freeBytes / 1_048_576)} MiB of disk free.`, `Free space on ${name}.`)
+  }
   return found
+}
+
+/**
+ * Pure: what is told, and no reason not to begin. A switchover needs no rewind; it is what comes after a failover from the
+ * new primary that would.
+ */
+export function warnings(from: string, to: string, primary: PrimaryFacts, successor: SuccessorFacts): string[] {
+  return [[from, primary.rewind] as const, [to, successor.rewind] as const].flatMap(([name, rewind]) => [
+    ...(rewind.hints
+      ? []
+      : [
+          `${name} has neither data checksums nor wal_log_hints: after a failover from it, it could not be rewound and would have to be cloned.`,
+        ]),
+    ...(rewind.fullPageWrites
+      ? []
+      : [
+          `full_page_writes is off on ${name}: no other node could be rewound to what it has, nor cloned from it safely.`,
+        ]),
+  ])
 }
 
 export function readyForSwitchover(bench: Bench, from: ClusterNode, to: ClusterNode, limits: SwitchoverLimits): Step {
@@ -209,7 +236,8 @@ export function readyForSwitchover(bench: Bench, from: ClusterNode, to: ClusterN
             ...refused.flat(),
           ]
           if (found.length > 0) throw new NotReady(found)
-          note(await checkpointBoth(bench, from, to, context))
+          const written = await checkpointBoth(bench, from, to, context)
+          note([written, ...warnings(from.name, to.name, primary, successor)].join('; '))
         },
       ),
       act('write a checkpoint on both, so that there is little left for the one at the stop', async () => undefined),
@@ -229,7 +257,25 @@ async function checkpointBoth(bench: Bench, from: ClusterNode, to: ClusterNode, 
 
 const SETTINGS = `SELECT name, setting::bigint::text AS setting FROM pg_settings WHERE name = ANY($1)`
 
+/** Of the data directory and of its WAL, whichever has less. */
+async function freeOn(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<number> {
+  const { dataDirectory } = bench.layout
+  const free = await Promise.all(
+    [dataDirectory, `${dataDirectory}/pg_wal`].map(path => diskFree(bench.host(node), path, { signal })),
+  )
+  return Math.min(...free.map(({ availableBytes }) => availableBytes))
+}
+
+const REWIND = `SELECT current_setting('data_checksums') = 'on' OR current_setting('wal_log_hints') = 'on' AS hints,
+  current_setting('full_page_writes') = 'on' AS "fullPageWrites"`
+
+async function readRewind(query: Query): Promise<RewindFacts> {
+  const [row] = await query(REWIND)
+  return { hints: row?.hints === true, fullPageWrites: row?.fullPageWrites === true }
+}
+
 async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<PrimaryFacts> {
+  const freeBytes = await freeOn(bench, node, signal)
   return bench.ask(node, { signal }, async query => {
     const [facts] = await query(`SELECT pg_current_wal_lsn()::text AS lsn,
       (SELECT count(*)::int FROM pg_stat_progress_basebackup) AS backups,
@@ -256,12 +302,14 @@ async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal)
       archiveFailing: facts?.failing === true,
       logicalSlots: logical.map(({ name }) => String(name)),
       settings: settingsOf(await query(SETTINGS, [SHARED_SETTINGS])),
+      freeBytes,
+      rewind: await readRewind(query),
     }
   })
 }
 
 async function readSuccessor(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<SuccessorFacts> {
-  const { availableBytes } = await diskFree(bench.host(node), bench.layout.dataDirectory, { signal })
+  const freeBytes = await freeOn(bench, node, signal)
   const restoreMs = await timeRestore(bench, node, signal)
   return bench.ask(node, { signal }, async query => {
     const [facts] = await query(
@@ -279,7 +327,8 @@ async function readSuccessor(bench: Bench, node: ClusterNode, signal: AbortSigna
       slotsLeft: Number(facts?.slots) + Number(facts?.there),
       sendersLeft: Number(facts?.senders),
       settings: settingsOf(await query(SETTINGS, [SHARED_SETTINGS])),
-      freeBytes: availableBytes,
+      freeBytes,
+      rewind: await readRewind(query),
       synchronousNames: String(facts?.names ?? ''),
       restoreMs,
     }

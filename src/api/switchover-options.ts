@@ -12,7 +12,8 @@ export const switchoverOptions = {
       minimum: 1000,
       maximum: 600_000,
       default: 30_000,
-      description: 'How long the primary may take to stop. Past it everything goes back to it.',
+      description:
+        'How long the primary may take to stop, and the standby to replay its last byte: for so long writes are refused. Past it everything goes back, unless the standby was told to be the primary.',
     }),
   ),
   maxTransactionAgeMs: Type.Optional(

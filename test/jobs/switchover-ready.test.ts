@@ -1,6 +1,13 @@
 import t from 'tap'
-import { canConfirm, obstacles, type PrimaryFacts, type SuccessorFacts } from '../../jobs/steps/switchover-ready.js'
+import {
+  canConfirm,
+  obstacles,
+  type PrimaryFacts,
+  type SuccessorFacts,
+  warnings,
+} from '../../jobs/steps/switchover-ready.js'
 
+const rewind = { hints: true, fullPageWrites: true }
 const primary: PrimaryFacts = {
   lsn: '0/5000000',
   oldest: undefined,
@@ -9,6 +16,8 @@ const primary: PrimaryFacts = {
   archiveFailing: false,
   logicalSlots: [],
   settings: { max_connections: 100 },
+  freeBytes: 10_000_000_000,
+  rewind,
 }
 const successor: SuccessorFacts = {
   replayed: '0/5000000',
@@ -18,6 +27,7 @@ const successor: SuccessorFacts = {
   sendersLeft: 10,
   settings: { max_connections: 100 },
   freeBytes: 10_000_000_000,
+  rewind,
   synchronousNames: '',
   restoreMs: undefined,
 }
@@ -40,7 +50,8 @@ t.test('each obstacle by itself, in words that name the place', async t => {
     [{}, { slotsLeft: 1 }, /room for 1 more slots/],
     [{}, { sendersLeft: 2 }, /2 more streams/],
     [{}, { settings: { max_connections: 50 } }, /max_connections is 50 on pg2 and 100 on pg1/],
-    [{}, { freeBytes: 1_000_000 }, /0 MiB of disk free/],
+    [{}, { freeBytes: 1_000_000 }, /pg2 has only 0 MiB of disk free/],
+    [{ freeBytes: 250 * 1024 * 1024 }, {}, /pg1 has only 250 MiB of disk free/],
     [{ logicalSlots: ['sub'] }, {}, /logical replication slots.*: sub/],
     [{}, { synchronousNames: 'pg2' }, /no commit would be confirmed/],
     [{}, { restoreMs: 5000 }, /takes 5000 ms/],
@@ -81,4 +92,13 @@ t.test('what is at its limit is no obstacle', async t => {
     ),
     [],
   )
+})
+
+t.test('what a rewind would need later is told, and is no reason not to begin', async t => {
+  t.same(warnings('pg1', 'pg2', primary, successor), [])
+  const bare = { ...successor, rewind: { hints: false, fullPageWrites: true } }
+  t.same(obstacles('pg1', 'pg2', primary, bare, standbys, limits), [])
+  t.match(warnings('pg1', 'pg2', primary, bare), [/^pg2 has neither data checksums nor wal_log_hints.*cloned/])
+  const torn = { ...primary, rewind: { hints: true, fullPageWrites: false } }
+  t.match(warnings('pg1', 'pg2', torn, bare), [/^full_page_writes is off on pg1/, /^pg2 has neither/])
 })

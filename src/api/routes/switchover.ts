@@ -35,7 +35,7 @@ export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }>
           'First it is seen whether anything would make it slow or fail: long transactions, backups, the archive, lag, settings, slots, disk, repmgrd, logins. ' +
           'Then the primary is stopped, and the standby promoted once it has replayed the last byte: no commit is lost, and writes are refused for less than a second. ' +
           'Connections to the old primary are cut. It comes back as a standby, the others follow the new primary, and repmgr’s metadata are put right. ' +
-          'Where the primary does not stop in time everything goes back, and the answer says what was in the way.',
+          'Where that is not through in time everything goes back, and the answer says what was in the way: a session, the archiver, a standby that does not take or replay the last WAL.',
         params: ClusterParams,
         body: Switchover,
       },

@@ -1,0 +1,5 @@
+/** One thing that stands in the way, and what to do about it. */
+export interface Obstacle {
+  detail: string
+  remedy: string
+}
