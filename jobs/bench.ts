@@ -1,5 +1,6 @@
 /** The work bench of an operation: the cluster, its hosts, what was found on them, and how to ask its servers. */
 import type { Authority } from '../src/certificates/authority.js'
+import type { FenceHook } from '../src/cluster/fence-hook.js'
 import type { Handover } from '../src/cluster/handover.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import { hasTls, type Trust } from '../src/cluster/tls.js'
@@ -20,6 +21,7 @@ import { type Query, type QueryOptions, withServer } from '../src/postgres/conne
 import { inspectServer, type ServerState } from '../src/postgres/inspect.js'
 import { debianLayout, type Layout } from '../src/postgres/layout.js'
 import { tlsFiles } from '../src/postgres/tls.js'
+import type { StoreVote } from '../src/store/voter.js'
 
 export interface Survey {
   system: SystemFacts
@@ -47,6 +49,17 @@ export interface NodeAddress {
   rootCertificate?: string
 }
 
+/** What is read and written of the store while an operation runs. */
+export interface Ledger {
+  /** The record of the cluster as it is now. */
+  read(): Promise<Cluster | undefined>
+  update(change: (cluster: Cluster) => Cluster): Promise<Cluster>
+  /** Whether the store may vote on who is the primary. */
+  vote(): Promise<StoreVote>
+  /** For how long this worker still has its operation. */
+  leaseLeftMs(operationId: string, epoch: number): Promise<number>
+}
+
 export interface Bench {
   readonly cluster: Cluster
   readonly layout: Layout
@@ -69,6 +82,10 @@ export interface Bench {
   readonly seenControllers: readonly string[]
   /** Looks at the host again: checks do, because the survey is from before the first step. */
   inspect(node: ClusterNode, signal: AbortSignal): Promise<ServerState>
+  /** Of an operation, and of a dry run of one. */
+  readonly ledger?: Ledger
+  /** Who can cut a host off where SSH does not reach it. */
+  readonly fenceHook?: FenceHook
   /** Over the network as repmgr, in its database. */
   ask<T>(node: ClusterNode, options: Partial<QueryOptions>, work: (query: Query) => Promise<T>): Promise<T>
 }
@@ -113,6 +130,8 @@ export async function openBench(
   signal: AbortSignal,
   tls: BenchTls,
   configuredControllers: readonly string[] = [],
+  /** A host that has not answered everything by then is away. */
+  surveyMs?: number,
 ): Promise<Bench> {
   const layout = debianLayout(cluster.postgresVersion)
   const hosts = new Map(
@@ -139,7 +158,9 @@ export async function openBench(
     const packages = await packageManager.inspect(host(node), layout.packages, { signal })
     return { system, hardware, packages, server: await inspect(node, signal) }
   }
-  const surveys = await Promise.allSettled(cluster.nodes.map(survey))
+  const surveys = await Promise.allSettled(
+    cluster.nodes.map(node => (surveyMs === undefined ? survey(node) : within(surveyMs, node, survey(node)))),
+  )
   const absent = new Map<string, string>()
   const failures = surveys.flatMap((result, index) => {
     const node = cluster.nodes[index]
@@ -180,6 +201,21 @@ export async function openBench(
     controllers: [...seenControllers, ...configuredControllers],
     seenControllers,
     ask: askAs(cluster, password, tls.trust),
+  }
+}
+
+/** Who gives up waiting leaves the question to its own limit: it changes nothing. */
+async function within<T>(limitMs: number, { host, ssh }: ClusterNode, answer: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const overdue = new Promise<never>((_, reject) => {
+    const late = () => reject(new HostUnreachable({ host, port: ssh.port }, `no answer within ${limitMs} ms`))
+    timer = setTimeout(late, limitMs)
+  })
+  try {
+    return await Promise.race([answer, overdue])
+  } finally {
+    clearTimeout(timer)
+    answer.catch(() => undefined)
   }
 }
 

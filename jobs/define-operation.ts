@@ -12,6 +12,8 @@ export interface OperationDefinition<T extends OperationType> {
   target(cluster: Cluster, input: OperationInputs[T]): Cluster
   /** Name of the secret that is the password of the role repmgr once it is done. Default: the one that it has. */
   password?(cluster: string): string
+  /** So long hosts have to answer before they count as away. Default: as long as each question may take. */
+  surveyMs?: number
   /** Whether it can be done while this node does not answer. */
   mayBeAbsent(node: ClusterNode, input: OperationInputs[T]): boolean
   /** Looks at more than the survey does, changing nothing: the plan is made from what it returns. */

@@ -1,4 +1,5 @@
 /** From a request to a plan: for the worker that will run it, and for a dry run that will not. */
+import type { FenceHook } from '../src/cluster/fence-hook.js'
 import type { Cluster } from '../src/cluster/model.js'
 import type { OperationInputs } from '../src/cluster/operation-inputs.js'
 import type { HostPool } from '../src/host/host.js'
@@ -10,7 +11,7 @@ import { withAcceptedPassword } from './accepted-password.js'
 import { addStandby } from './add-standby.js'
 import { addWitness } from './add-witness.js'
 import { applyCluster } from './apply-cluster.js'
-import { type Bench, openBench, withoutOwnAddress } from './bench.js'
+import { type Bench, type Ledger, openBench, withoutOwnAddress } from './bench.js'
 import { bootstrapCluster } from './bootstrap-cluster.js'
 import { changeAccess } from './change-access.js'
 import { changeArchive } from './change-archive.js'
@@ -22,6 +23,7 @@ import { destroyCluster } from './destroy-cluster.js'
 import { followNode } from './follow-node.js'
 import { handoverKeeper } from './handover.js'
 import { openTls } from './open-tls.js'
+import { promote } from './promote.js'
 import { provisionNode } from './provision-node.js'
 import { rebuildNode } from './rebuild-node.js'
 import { registerNode } from './register-node.js'
@@ -63,6 +65,7 @@ const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'remove-node': removeNode,
   'destroy-cluster': destroyCluster,
   switchover,
+  promote,
 }
 
 /** The cluster as the operation is to leave it. */
@@ -90,10 +93,11 @@ export interface PlanContext {
   controllers?: readonly string[]
   /** Whether operations are carried out in this process. Default: true. */
   worker?: boolean
+  fenceHook?: FenceHook | undefined
 }
 
 export async function planOperation<T extends OperationType>(
-  { store, pool, controllers = [], worker = true }: PlanContext,
+  { store, pool, controllers = [], worker = true, fenceHook }: PlanContext,
   {
     type,
     cluster,
@@ -118,12 +122,23 @@ export async function planOperation<T extends OperationType>(
     signal,
     await openTls(store.secrets, cluster, target, !dryRun),
     controllers,
+    definition.surveyMs,
   )
   const seen = worker ? surveyed : withoutOwnAddress(surveyed, controllers)
-  const opened: Bench =
-    operationId === undefined
-      ? seen
-      : { ...seen, operationId, keepHandover: handoverKeeper(store, cluster, operationId) }
+  const ledger: Ledger = {
+    read: () => store.clusters.get(cluster.name),
+    update: change => store.clusters.update(cluster.name, change),
+    vote: () => store.voter.vote(),
+    leaseLeftMs: (id, epoch) => store.operations.leaseLeftMs(id, epoch),
+  }
+  const opened: Bench = {
+    ...seen,
+    ledger,
+    ...(fenceHook ? { fenceHook } : {}),
+    ...(operationId === undefined
+      ? {}
+      : { operationId, keepHandover: handoverKeeper(store, cluster, operationId) }),
+  }
   // A rotation that stopped half-way left the new password on the servers: nothing else would come in with the old one.
   const accepted = definition.password
     ? opened

@@ -1,4 +1,5 @@
 /** One operation, run by one worker that holds its lease: plan, steps, record. */
+import type { FenceHook } from '../src/cluster/fence-hook.js'
 import type { OperationInputs, WantedOperation } from '../src/cluster/operation-inputs.js'
 import { sweepDetached } from '../src/host/detached-sweep.js'
 import type { HostPool } from '../src/host/host.js'
@@ -26,6 +27,7 @@ export interface RunnerContext {
   pool: HostPool
   /** Addresses of this service beside those that the hosts see. */
   controllers?: readonly string[]
+  fenceHook?: FenceHook | undefined
   logger: Logger
   /** Name of this worker, unique to the process. */
   worker: string
@@ -102,7 +104,7 @@ function withOutcome(failure: OperationFailure, operation: Operation): Operation
 
 async function carryOut(
   turn: Turn,
-  { store, pool, controllers = [], draining, plan }: RunnerContext,
+  { store, pool, controllers = [], fenceHook, draining, plan }: RunnerContext,
   signal: AbortSignal,
   logger: Logger,
 ): Promise<void> {
@@ -135,7 +137,7 @@ async function carryOut(
     const stop = AbortSignal.any([signal, draining])
     const wanted = { type: operation.type, cluster, input } as WantedOperation
     const look = async () => {
-      const found = await plan({ store, pool, controllers }, { ...wanted, dryRun: false, operationId }, stop)
+      const found = await plan({ store, pool, controllers, fenceHook }, { ...wanted, dryRun: false, operationId }, stop)
       // Once a step has begun, the plan that was seen is under way, and its hosts are not as it found them any more.
       if (operation.planId !== undefined && operation.steps.every(({ state }) => state === 'pending'))
         await refuseOtherPlan(operation.planId, wanted, found, stop)

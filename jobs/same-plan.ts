@@ -20,7 +20,14 @@ export class PlanChanged extends OperationError {
 
 /** When the record was made, how often it was written, what has been begun, and a pause, say nothing of what it holds. */
 export function subjectOf(wanted: WantedOperation): string {
-  const { version: _version, createdAt: _createdAt, handover: _handover, pause: _pause, ...cluster } = targetOf(wanted)
+  const {
+    version: _version,
+    createdAt: _createdAt,
+    handover: _handover,
+    promotion: _promotion,
+    pause: _pause,
+    ...cluster
+  } = targetOf(wanted)
   return subjectOfPlan({ type: wanted.type, cluster, input: wanted.input })
 }
 

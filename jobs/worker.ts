@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { type Job, Worker } from 'bullmq'
 import type { Redis } from 'ioredis'
 import { ulid } from 'ulid'
+import type { FenceHook } from '../src/cluster/fence-hook.js'
 import type { HostPool } from '../src/host/host.js'
 import type { Logger } from '../src/logging.js'
 import { keys } from '../src/store/keys.js'
@@ -22,6 +23,7 @@ export interface WorkerOptions {
   pool: HostPool
   /** Addresses of this service beside those that the hosts see. */
   controllers?: readonly string[]
+  fenceHook?: FenceHook | undefined
   /** A connection that waits for Redis instead of failing. */
   connection: Redis
   concurrency: number
@@ -42,6 +44,7 @@ export function startWorker(options: WorkerOptions): OperationWorker {
     queue,
     pool,
     controllers = [],
+    fenceHook,
     connection,
     concurrency,
     leaseMs,
@@ -57,6 +60,7 @@ export function startWorker(options: WorkerOptions): OperationWorker {
       store,
       pool,
       controllers,
+      fenceHook,
       logger,
       worker: name,
       draining: draining.signal,

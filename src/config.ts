@@ -4,6 +4,7 @@ import { parseEnv } from 'node:util'
 import { envSchema } from 'env-schema'
 import { type Static, Type } from 'typebox'
 import { placeOf } from './cluster/access.js'
+import type { FenceSettings } from './fence-hook.js'
 import { redact } from './redact.js'
 import { REDIS_URL_PATTERN } from './store/redis-url.js'
 
@@ -77,6 +78,28 @@ const Settings = Type.Object({
     description:
       'A worker that was not heard of for this long loses its operation to another one, which takes about as long again.',
   }),
+  UNDERSTUDY_FENCE_COMMAND: Type.Optional(
+    Type.String({
+      pattern: '^/',
+      description:
+        'Program that cuts a host off, called with the names of cluster and node and the host. Exit status 0: it is off.',
+    }),
+  ),
+  UNDERSTUDY_FENCE_URL: Type.Optional(
+    Type.String({
+      pattern: '^https?://',
+      description: 'The same by a POST, which has to answer with {"fenced": true, "receipt": "…"}.',
+    }),
+  ),
+  UNDERSTUDY_FENCE_TOKEN_FILE: Type.Optional(
+    Type.String({ pattern: '^/', description: 'File with a bearer token for UNDERSTUDY_FENCE_URL.' }),
+  ),
+  UNDERSTUDY_FENCE_TIMEOUT_MS: Type.Integer({
+    default: 20_000,
+    minimum: 100,
+    maximum: 300_000,
+    description: 'How long the fence hook may take.',
+  }),
   UNDERSTUDY_BODY_LIMIT_BYTES: Type.Integer({
     default: 1_048_576,
     minimum: 1024,
@@ -119,6 +142,7 @@ export interface Config {
   logLevel: Settings['UNDERSTUDY_LOG_LEVEL']
   workerConcurrency: number
   workerLeaseMs: number
+  fence: FenceSettings
   bodyLimitBytes: number
   shutdownGraceMs: number
   retention: { operationDays: number; eventDays: number }
@@ -208,6 +232,12 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     logLevel: checked.UNDERSTUDY_LOG_LEVEL,
     workerConcurrency: checked.UNDERSTUDY_WORKER_CONCURRENCY,
     workerLeaseMs: checked.UNDERSTUDY_WORKER_LEASE_MS,
+    fence: {
+      command: checked.UNDERSTUDY_FENCE_COMMAND,
+      url: checked.UNDERSTUDY_FENCE_URL,
+      tokenFile: checked.UNDERSTUDY_FENCE_TOKEN_FILE,
+      timeoutMs: checked.UNDERSTUDY_FENCE_TIMEOUT_MS,
+    },
     bodyLimitBytes: checked.UNDERSTUDY_BODY_LIMIT_BYTES,
     shutdownGraceMs: checked.UNDERSTUDY_SHUTDOWN_GRACE_MS,
     retention: {

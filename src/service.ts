@@ -4,6 +4,7 @@ import { openQueue } from '../jobs/queue.js'
 import { startWorker } from '../jobs/worker.js'
 import { buildApp } from './api/app.js'
 import type { Config } from './config.js'
+import { openFenceHook } from './fence-hook.js'
 import { openHostPool } from './host/host.js'
 import type { Logger } from './logging.js'
 import { ensureAdminToken, openStateDirectory, readIdentity, readMasterKey } from './state-directory.js'
@@ -60,6 +61,7 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
     const store = openStore(requests, masterKey)
     const adminToken = await ensureAdminToken(config.stateDirectory, store.tokens)
     const pool = openHostPool({ identity })
+    const fenceHook = openFenceHook(config.fence)
     closers.push(() => pool.close())
     const queue = openQueue(requests)
     closers.push(() => queue.close())
@@ -78,6 +80,7 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
         queue: patientQueue,
         pool,
         controllers: config.controllerAddresses,
+        fenceHook,
         connection: operations,
         concurrency: config.workerConcurrency,
         leaseMs: config.workerLeaseMs,
@@ -94,6 +97,7 @@ export async function startService(config: Config, logger: Logger): Promise<Serv
         queue,
         pool,
         controllers: config.controllerAddresses,
+        fenceHook,
         sshPublicKey: publicKey,
         worker: config.roles.worker,
       })

@@ -8,6 +8,7 @@ import { reportSettings } from '../jobs/report-settings.js'
 import { runChecks } from '../jobs/run-checks.js'
 import { refuseOtherSubject, showPlan } from '../jobs/same-plan.js'
 import type { Services } from './api/services.js'
+import type { FenceHook } from './cluster/fence-hook.js'
 import type { HostPool } from './host/host.js'
 import { scanHostKeys } from './host/scan.js'
 import { observeCluster } from './monitor/observe-cluster.js'
@@ -23,6 +24,7 @@ export interface Parts {
   pool: HostPool
   /** Addresses of this service beside those that the hosts see. */
   controllers?: readonly string[]
+  fenceHook?: FenceHook | undefined
   sshPublicKey: string | undefined
   /** Whether operations are carried out in this process: only then its address counts. Default: true. */
   worker?: boolean
@@ -34,10 +36,11 @@ export function wireServices({
   queue,
   pool,
   controllers = [],
+  fenceHook,
   sshPublicKey,
   worker = true,
 }: Parts): Services {
-  const context = { store, pool, controllers, worker }
+  const context = { store, pool, controllers, worker, fenceHook }
   return {
     store,
     changes,

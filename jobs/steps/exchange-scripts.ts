@@ -18,7 +18,7 @@ export interface Stopped {
 }
 
 /** The server's own processes: a shell that stands in the directory writes nothing. */
-const SERVERS_IN = `${WORKING_IN}
+export const SERVERS_IN = `${WORKING_IN}
 servers_in() { working_in "$1" | sed -n 's/^\\([0-9]*\\) (postgres)$/\\1/p'; }`
 
 /**

@@ -21,6 +21,7 @@ import { oneNodeRoutes } from './routes/one-node.js'
 import { operationChangeRoutes } from './routes/operation-changes.js'
 import { operationRoutes } from './routes/operations.js'
 import { pauseRoutes } from './routes/pause.js'
+import { promoteRoutes } from './routes/promote.js'
 import { readinessRoutes } from './routes/readiness.js'
 import { rejoinRoutes } from './routes/rejoin.js'
 import { rollingRoutes } from './routes/rolling.js'
@@ -93,5 +94,6 @@ export async function buildApp({
   await app.register(readinessRoutes, { services })
   await app.register(switchoverRoutes, { services })
   await app.register(rollingRoutes, { services })
+  await app.register(promoteRoutes, { services })
   return app as unknown as FastifyInstance
 }

@@ -239,6 +239,9 @@ export const exampleSwitchover: Operation = ofTheCluster
 export const exampleRestart: Operation = { ...ofTheCluster, type: 'restart-cluster' }
 export const exampleUpgrade: Operation = { ...ofTheCluster, type: 'upgrade-cluster' }
 
+const { node: _promoted, ...promotionOfTheCluster } = exampleStepOperation('promote')
+export const examplePromotion: Operation = promotionOfTheCluster
+
 const ASKED = { at: '2026-11-22T09:14:02.480Z', by: 'admin', reference: 'CHG-4711' }
 
 /** Its worker has not ended it yet. */

@@ -145,6 +145,22 @@ export const PROBLEMS = {
     example:
       'pg1 is the primary: without it nobody can write, and no standby takes over by itself. If that is meant, repeat the call with confirm set to "pg1".',
   },
+  'primary-alive': {
+    status: 409,
+    title: 'The primary lives',
+    about:
+      'Somebody gets an answer from it: this service, or a standby. While it lives, POST /v1/clusters/{c}/switchover makes another node the primary and loses nothing. `"force": true` stops it. Nothing was done.',
+    example:
+      'pg1 lives: It answers, and accepts writes. To make another node the primary while it lives, without losing a commit: POST /v1/clusters/orders/switchover. To take its place all the same: "force": true, which stops it.',
+  },
+  'promotion-unsafe': {
+    status: 409,
+    title: 'A promotion could make two primaries, or lose too much',
+    about:
+      '`detail` says what is missing: votes of a majority, a proof that the old primary is stopped, a standby that has the data. Nothing was done. `"force": true` goes on without votes and proof, and says first what that risks.',
+    example:
+      'pg1 cannot be fenced: its host does not answer by SSH within 6 s, and no fence hook is set. Bring the host of pg1 back, or switch it off for certain; set a fence hook (docs/promote.md) for the next time.',
+  },
   cancelled: {
     status: 409,
     title: 'The operation was cancelled',

@@ -282,6 +282,7 @@ async function startOperation(
         ...(wanted.differences === undefined ? {} : { differences: wanted.differences }),
         ...(reference === undefined ? {} : { reference }),
         ...(planId === undefined ? {} : { planId }),
+        ...(wanted.type === 'promote' && wanted.input.force ? { forced: true as const } : {}),
       },
       conditions,
     )

@@ -11,6 +11,7 @@ import { Handover } from './handover.js'
 import { SshBetweenNodes } from './node-ssh.js'
 import { packageInconsistencies, packagesPolicies } from './packages.js'
 import { Pause } from './pause.js'
+import { Promotion } from './promotion.js'
 import { SettingOverrides } from './setting-overrides.js'
 import { TlsPolicy, tlsProblems } from './tls.js'
 import { misplacements, topologyPolicies } from './topology.js'
@@ -166,6 +167,7 @@ export const Cluster = Type.Object(
       }),
     ),
     handover: Type.Optional(Handover),
+    promotion: Type.Optional(Promotion),
     pause: Type.Optional(Pause),
     version: Type.Integer({
       description: 'Grows with every change of this record, but for a pause.',

@@ -47,6 +47,18 @@ export interface UpgradeInput {
   repmgrVersion?: string
 }
 
+/** Who takes the place of a primary that is lost, and what may be risked. */
+export interface PromoteInput {
+  /** Name of the standby. Default: the one that has the most. */
+  to?: string
+  /** What another standby, or the disk of the old primary, may have that the new primary does not have. */
+  maxLossBytes?: number
+  /** Go on although the primary may live, or a vote or a proof is missing. Needs `confirm`. */
+  force?: boolean
+  /** The name of the cluster. */
+  confirm?: string
+}
+
 /** How a node is brought back, and what is done with the copy that it has. */
 export interface RejoinInput extends Confirmed {
   /** Where it has to be cloned anew: its data directory is moved aside and not emptied. */
@@ -78,6 +90,7 @@ export interface OperationInputs {
   switchover: SwitchoverInput
   'restart-cluster': RollingInput & { onlyPending?: boolean }
   'upgrade-cluster': RollingInput & UpgradeInput
+  promote: PromoteInput
   'destroy-cluster': { confirm: string; leaveUnreachable?: boolean }
 }
 

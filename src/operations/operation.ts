@@ -3,6 +3,7 @@
  * the published contract.
  */
 import { type Static, Type } from 'typebox'
+import { Decision } from './decision.js'
 
 /** Each kind of operation, and what it does in a few words. */
 const OPERATIONS = {
@@ -28,6 +29,7 @@ const OPERATIONS = {
   'remove-node': 'a standby leaves the cluster',
   'destroy-cluster': 'the servers of a cluster are wiped, and it is forgotten',
   switchover: 'a standby and the primary exchange their roles',
+  promote: 'a standby becomes the primary in place of one that is lost',
   'restart-cluster': 'every server is started again, one after the other, the primary by an exchange of roles',
   'upgrade-cluster':
     'every server gets another minor version, one after the other, the primary by an exchange of roles',
@@ -130,9 +132,10 @@ const stepIdentity = {
  * done, a cluster has no primary.
  */
 export const EXCHANGE_STEP = 'cluster/exchange'
+export const PROMOTION_STEP = 'cluster/promotion'
 /** After the ids of the steps of a second exchange in a plan, the one back. */
 export const WAY_BACK = '-back'
-const WHOLE_STEPS: readonly string[] = [EXCHANGE_STEP, `${EXCHANGE_STEP}${WAY_BACK}`]
+const WHOLE_STEPS: readonly string[] = [EXCHANGE_STEP, `${EXCHANGE_STEP}${WAY_BACK}`, PROMOTION_STEP]
 export const isInWholeStep = (steps: readonly { id: string; state: string }[]) =>
   steps.some(({ id, state }) => state === 'running' && WHOLE_STEPS.includes(id))
 
@@ -151,6 +154,7 @@ export const StepRecord = Type.Object(
     startedAt: Type.Optional(Type.String({ format: 'date-time' })),
     endedAt: Type.Optional(Type.String({ format: 'date-time' })),
     progress: Type.Optional(StepProgress),
+    decision: Type.Optional(Decision),
   },
   { additionalProperties: false, title: 'Step', description: 'A step in the journal of an operation.' },
 )
@@ -243,6 +247,11 @@ export const Operation = Type.Object(
     state: OperationState,
     requestedBy: Type.String({ description: 'Name of the token that asked for it.' }),
     reference: Type.Optional(Reference),
+    forced: Type.Optional(
+      Type.Boolean({
+        description: 'It was asked to go on although something stood in the way that it would be refused for.',
+      }),
+    ),
     planId: Type.Optional(PlanId),
     createdAt: Type.String({ format: 'date-time' }),
     startedAt: Type.Optional(Type.String({ format: 'date-time' })),

@@ -105,6 +105,9 @@ async function runStep(step: Step, stage: string, context: RunContext): Promise<
     note: text => {
       record.note = text
     },
+    decide: decision => {
+      record.decision = decision
+    },
   }
   let acting = false
   try {

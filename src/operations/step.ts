@@ -12,6 +12,8 @@
  * journal    what happened to each step, in the store
  */
 
+import type { Decision } from './decision.js'
+
 /** What an action would do, for people. Secrets go over standard input and are never part of it. */
 export type ActionDescription =
   | { kind: 'command'; text: string }
@@ -43,6 +45,8 @@ export interface StepContext {
   progress(progress: Progress): void
   /** One sentence for the journal: what a proof has shown, what was found. */
   note(text: string): void
+  /** For the journal, where a step decides something: the last one counts. */
+  decide(decision: Decision): void
 }
 
 export interface Action {

@@ -62,6 +62,15 @@ const REMEDIES: Record<ServerUnreachable['reason'], string> = {
   other: 'Look at the server’s log on the host.',
 }
 
+/** A connection that stays open. What goes wrong with it is heard of by the next question. */
+export interface Connection {
+  query: Query
+  /** False once it has ended, from either side. */
+  readonly open: boolean
+  /** Says goodbye, and waits for half a second at most. */
+  end(): Promise<void>
+}
+
 /**
  * Connects, runs `work`, disconnects. With TLS the certificate is verified, and that it is for this very host. Throws
  * `ServerUnreachable`; errors of the statements pass as they are.
@@ -72,17 +81,35 @@ export async function withServer<T>(
   options: QueryOptions,
   work: (query: Query) => Promise<T>,
 ): Promise<T> {
+  const connection = await openServer(address, credentials, options)
+  try {
+    return await work(connection.query)
+  } catch (error) {
+    // Who gave up waiting has learnt nothing of the server.
+    options.signal?.throwIfAborted()
+    throw error
+  } finally {
+    await connection.end()
+  }
+}
+
+/** The same for more than one question. An aborted signal cuts it off at once. Throws `ServerUnreachable`. */
+export async function openServer(
+  address: ServerAddress,
+  credentials: Credentials,
+  options: QueryOptions & { name?: string },
+): Promise<Connection> {
   const { tls, ca } = address.trust ?? { tls: 'as-asked' }
   if (tls === 'verified') {
     // With none of ours Node would believe those of the whole world.
     if (ca === undefined) throw new ServerUnreachable('tls', address, 'the CA of this cluster is not known here')
-    return overConnection(address, credentials, options, ca, work)
+    return openConnection(address, credentials, options, ca)
   }
   try {
-    return await overConnection(address, credentials, options, undefined, work)
+    return await openConnection(address, credentials, options, undefined)
   } catch (error) {
     if (ca === undefined || !wantsTls(error)) throw error
-    return overConnection(address, credentials, options, ca, work)
+    return openConnection(address, credentials, options, ca)
   }
 }
 
@@ -94,13 +121,12 @@ const wantsTls = (error: unknown) =>
   error.cause.message.includes('pg_hba.conf')
 
 /** `ca`: by TLS, and only to a server that it vouches for. */
-async function overConnection<T>(
+async function openConnection(
   address: ServerAddress,
   credentials: Credentials,
-  options: QueryOptions,
+  options: QueryOptions & { name?: string },
   ca: string | undefined,
-  work: (query: Query) => Promise<T>,
-): Promise<T> {
+): Promise<Connection> {
   options.signal?.throwIfAborted()
   const { host, port } = address
   // Of our own, to be cut off: a goodbye waits for a server that may never have answered.
@@ -110,30 +136,42 @@ async function overConnection<T>(
     port,
     ...credentials,
     stream: () => socket,
-    application_name: 'understudy',
+    application_name: options.name ?? 'understudy',
     connectionTimeoutMillis: options.timeoutMs,
     statement_timeout: options.timeoutMs,
     query_timeout: options.timeoutMs + 500,
     // The name is told here: pg tells none where the host is an address.
     ...(ca === undefined ? {} : { ssl: { ca, checkServerIdentity: (_, peer) => checkServerIdentity(host, peer) } }),
   })
+  let open = true
+  client.once('end', () => {
+    open = false
+  })
   // A server that goes away between two statements is heard of by the next one.
-  client.on('error', () => undefined)
+  client.on('error', () => {
+    open = false
+  })
   const stop = () => void socket.destroy()
   options.signal?.addEventListener('abort', stop)
-  try {
-    await client.connect().catch(error => {
-      throw new ServerUnreachable(reasonOf(error), address, error)
-    })
-    return await work(async (text, values = []) => (await client.query(text, [...values])).rows as Row[])
-  } catch (error) {
-    // Who gave up waiting has learnt nothing of the server.
-    options.signal?.throwIfAborted()
-    throw error
-  } finally {
+  const end = async () => {
+    open = false
     options.signal?.removeEventListener('abort', stop)
     await Promise.race([client.end().catch(() => undefined), new Promise(resolve => setTimeout(resolve, 500).unref())])
     socket.destroy()
+  }
+  try {
+    await client.connect()
+  } catch (error) {
+    await end()
+    options.signal?.throwIfAborted()
+    throw new ServerUnreachable(reasonOf(error), address, error)
+  }
+  return {
+    query: async (text, values = []) => (await client.query(text, [...values])).rows as Row[],
+    get open() {
+      return open
+    },
+    end,
   }
 }
 

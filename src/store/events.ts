@@ -86,7 +86,7 @@ function eventFrom([id, list]: [id: string, fields: string[]]): AuditEvent {
     const { cluster, who, detail = '' } = plain
     return { ...at, ...(cluster === undefined ? {} : { cluster }), who, summary: ofRecord(type, cluster ?? '', detail) }
   }
-  const base = parse<Pick<Operation, 'id' | 'type' | 'cluster' | 'node' | 'requestedBy'>>('base')
+  const base = parse<Pick<Operation, 'id' | 'type' | 'cluster' | 'node' | 'requestedBy' | 'forced'>>('base')
   if (!base) return { ...at, who: THE_SERVICE, summary: type }
   // What the record gained later is none of the event: it says how things were.
   const result = type === 'operation-succeeded' ? parse<OperationResult>('result') : undefined
@@ -108,14 +108,14 @@ function eventFrom([id, list]: [id: string, fields: string[]]): AuditEvent {
 
 function ofOperation(
   type: EventType,
-  { type: operation, cluster, node }: Pick<Operation, 'type' | 'cluster' | 'node'>,
+  { type: operation, cluster, node, forced }: Pick<Operation, 'type' | 'cluster' | 'node' | 'forced'>,
   turns: number,
   detail: string,
 ): string {
   const what = `${operation} of ${node === undefined ? cluster : `${node} in ${cluster}`}`
   switch (type) {
     case 'operation-created':
-      return `${what} was asked for.`
+      return `${what} was asked for${forced ? ', by force' : ''}.`
     case 'operation-started':
       return turns > 1 ? `A worker went on with ${what}, turn ${turns}.` : `A worker began ${what}.`
     case 'operation-interrupted':

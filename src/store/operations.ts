@@ -33,6 +33,7 @@ export interface OperationRequest {
   /** For the audit trail: more about who asked. */
   requestedFrom?: Omit<Asker, 'name'>
   reference?: string
+  forced?: true
   planId?: string
 }
 
@@ -102,6 +103,8 @@ export interface OperationStore extends CancelRetryStore {
   /** False once another worker has taken over. A lease that merely ran out is taken up again. */
   renew(turn: Turn, leaseMs: number): Promise<boolean>
   hasWorker(id: string): Promise<boolean>
+  /** For how long the worker of this epoch still has the operation; 0: it has not. */
+  leaseLeftMs(id: string, epoch: number): Promise<number>
   /** For an operation without a worker: says so in its record. False where it has one, or has ended. */
   markInterrupted(id: string): Promise<boolean>
   /** Gives it back unfinished, for another worker. */
@@ -366,6 +369,11 @@ export function openOperationStore(redis: Redis, now: () => string = () => new D
     },
 
     hasWorker: async id => (await redis.exists(keys.lease(id))) === 1,
+
+    async leaseLeftMs(id, epoch) {
+      const [now, left] = await Promise.all([redis.hget(keys.operation(id), 'epoch'), redis.pttl(keys.lease(id))])
+      return now === String(epoch) ? Math.max(0, left) : 0
+    },
 
     async markInterrupted(id) {
       const marked = await redis.eval(

@@ -19,7 +19,7 @@ export const recordOperationEvent = (type: string, { record = 'KEYS[1]', asker =
 do
   local about = redis.call('hmget', ${record}, 'base', 'origin', 'result', 'error', 'turns')
   local base = cjson.decode(about[1] or '{}')
-  base = { id = base.id, type = base.type, cluster = base.cluster, node = base.node, requestedBy = base.requestedBy }
+  base = { id = base.id, type = base.type, cluster = base.cluster, node = base.node, requestedBy = base.requestedBy, forced = base.forced }
   local failed = about[4] and cjson.decode(about[4])
   if failed then failed.output = nil end
   ${ADD}, 'type', ${type}, 'base', cjson.encode(base), 'who', ${asker} or '', 'turns', about[5] or '0',

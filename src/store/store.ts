@@ -6,6 +6,7 @@ import { type OnceStore, openOnceStore } from './once.js'
 import { type OperationStore, openOperationStore } from './operations.js'
 import { openSecretStore, type SecretStore } from './secrets.js'
 import { openTokenStore, type TokenStore } from './tokens.js'
+import { openStoreVoter, type StoreVoter } from './voter.js'
 
 export interface Store {
   clusters: ClusterStore
@@ -14,6 +15,7 @@ export interface Store {
   once: OnceStore
   secrets: SecretStore
   tokens: TokenStore
+  voter: StoreVoter
   ping(): Promise<void>
 }
 
@@ -25,6 +27,7 @@ export function openStore(redis: Redis, masterKey: Buffer): Store {
     once: openOnceStore(redis),
     secrets: openSecretStore(redis, masterKey),
     tokens: openTokenStore(redis),
+    voter: openStoreVoter(redis),
     async ping() {
       await redis.ping()
     },
