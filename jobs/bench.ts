@@ -148,15 +148,21 @@ export async function openBench(
   const inspect = async (node: ClusterNode, abort: AbortSignal) =>
     takenOver(cluster, node, await inspectServer(host(node), layout, cluster.port, { signal: abort }))
   const survey = async (node: ClusterNode): Promise<Survey> => {
+    const disks = [layout.dataDirectory, `${layout.dataDirectory}/pg_wal`]
+    // Asked at once, and heard in this order, so that the first thing that is wrong is what is told.
+    const [sudo, disk, server] = [
+      checkSudo(host(node), { signal }),
+      readHardware(host(node), disks, { signal }),
+      inspect(node, signal),
+    ]
+    for (const answer of [sudo, disk, server]) answer.catch(() => undefined)
     const system = await readSystemFacts(host(node), { signal })
     const packageManager = packageManagerOf(system)
     if (!packageManager || !system.systemd) throw new SystemUnsupported(node.name, system.osName)
-    await checkSudo(host(node), { signal })
-    const hardware = await readHardware(host(node), [layout.dataDirectory, `${layout.dataDirectory}/pg_wal`], {
-      signal,
-    })
+    await sudo
+    const hardware = await disk
     const packages = await packageManager.inspect(host(node), layout.packages, { signal })
-    return { system, hardware, packages, server: await inspect(node, signal) }
+    return { system, hardware, packages, server: await server }
   }
   const surveys = await Promise.allSettled(
     cluster.nodes.map(node => (surveyMs === undefined ? survey(node) : within(surveyMs, node, survey(node)))),

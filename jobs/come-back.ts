@@ -15,6 +15,7 @@ import { refuseUnconfirmed, reportLoss } from './steps/loss-report.js'
 import { preflight } from './steps/preflight.js'
 import { startServer } from './steps/primary.js'
 import { checkpointPrimary } from './steps/primary-checkpoint.js'
+import { thawStandby } from './steps/promotion/thaw-standby.js'
 import { proveReplication } from './steps/proof.js'
 import { NotRewindable, refuseUnmeantClone, rewind } from './steps/rewind.js'
 import { recordRoles } from './steps/roles-record.js'
@@ -86,6 +87,7 @@ export function planComeBack(bench: Bench, input: ComeBackInput): Plan {
     stage('let it stream', [
       tellSource(bench, node, upstream),
       startServer(bench, node, START_MS),
+      thawStandby(bench, node),
       follow(bench, node, primary),
     ]),
     stage(

@@ -9,6 +9,7 @@ import { membersBeside, runningPrimary } from './joining-node.js'
 import { isStandby, NodeIsPrimary, nodeNamed, refuseStopped, refuseUnprovisioned } from './refusals.js'
 import { tellOfAbsent } from './steps/absent.js'
 import { CannotFollow, dropFormerSlots, moveStream } from './steps/move-stream.js'
+import { thawStandby } from './steps/promotion/thaw-standby.js'
 import { proveReplication } from './steps/proof.js'
 import { follow, registerStandbyNode } from './steps/standby.js'
 import { refuseIdleUpstream } from './steps/upstream.js'
@@ -65,6 +66,7 @@ export const followNode = defineOperation({
     const witness = witnesses(membersBeside(bench, node))
     return [
       stage('move the stream', [
+        thawStandby(bench, node),
         moveStream(bench, node, primary),
         follow(bench, node, primary),
         registerStandbyNode(bench, node, primary),

@@ -26,3 +26,7 @@ export const Promotion = Type.Object(
   },
 )
 export type Promotion = Static<typeof Promotion>
+
+/** What voters remember of turns up to this one is history. */
+export const settledEpoch = (promotion: Promotion | undefined) =>
+  promotion?.state === 'promoted' ? promotion.epoch : 0

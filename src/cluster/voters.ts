@@ -49,11 +49,16 @@ export interface Begun {
   trace: VoteTrace & { candidate: string }
 }
 
-/** The newest of them; a later turn has seen what an earlier one did. */
-export function newestBegun(traces: ReadonlyMap<string, VoteTrace>): Begun | undefined {
+/**
+ * The newest of them; a later turn has seen what an earlier one did. `settledEpoch`: of the last one of which it is known
+ * what came of it; a voter that was away then still remembers it.
+ */
+export function newestBegun(traces: ReadonlyMap<string, VoteTrace>, settledEpoch = 0): Begun | undefined {
   return [...traces]
     .flatMap(([voter, trace]) =>
-      trace.candidate === undefined ? [] : [{ voter, trace: { ...trace, candidate: trace.candidate } }],
+      trace.candidate === undefined || trace.epoch <= settledEpoch
+        ? []
+        : [{ voter, trace: { ...trace, candidate: trace.candidate } }],
     )
     .sort((a, b) => b.trace.epoch - a.trace.epoch)[0]
 }

@@ -55,4 +55,6 @@ t.test('the newest promotion that was begun', async t => {
   ])
   t.match(newestBegun(traces), { voter: 'w1', trace: { candidate: 'pg3' } })
   t.equal(newestBegun(new Map([['pg2', trace()]])), undefined)
+  t.match(newestBegun(traces, 3), { voter: 'w1' })
+  t.equal(newestBegun(traces, 4), undefined, 'of those it is known what came of them')
 })

@@ -160,6 +160,7 @@ t.test('the turn of the primary', async t => {
         draining: context.signal,
         progress: () => undefined,
         note: () => undefined,
+        decide: () => undefined,
       }
       t.match(await check('cluster/turn'), { done: false })
       await steps.get('cluster/turn')?.actions[0]?.perform(act)

@@ -91,7 +91,7 @@ export async function storeVote({ ledger }: Bench, { operationId, epoch }: StepC
   }
 }
 
-const sessionOn = (bench: Bench, node: ClusterNode, signal: AbortSignal) =>
+export const sessionOn = (bench: Bench, node: ClusterNode, signal: AbortSignal) =>
   takeVote(
     { host: node.host, port: bench.cluster.port, trust: bench.tls.trust },
     { user: 'repmgr', database: 'repmgr', password: bench.password },

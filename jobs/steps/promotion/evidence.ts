@@ -1,6 +1,7 @@
 /** What can be seen of a primary that may be lost, from here and from its standbys. Changes nothing. */
 import { readConninfo } from '../../../src/cluster/adoption.js'
 import type { ClusterNode } from '../../../src/cluster/model.js'
+import { settledEpoch } from '../../../src/cluster/promotion.js'
 import { dataNodes } from '../../../src/cluster/topology.js'
 import { newestBegun, readTrace, type VoteTrace } from '../../../src/cluster/voters.js'
 import { OperationError } from '../../../src/operations/errors.js'
@@ -117,17 +118,18 @@ function lostPrimaries(
   const metadata = said.filter(({ node }) => standbys.has(node.name)).flatMap(({ primaries }) => primaries)
   const { promotion } = cluster
   const remembered = [...traces.values()].flatMap(({ lost = [] }) => lost)
-  const begun = newestBegun(traces)?.trace.candidate
+  const begun = newestBegun(traces, settledEpoch(promotion))?.trace.candidate
   const named = data.filter(
     node =>
       said.find(one => one.node === node)?.standing?.inRecovery === false ||
       sources.includes(node.host) ||
       metadata.includes(node.name) ||
       remembered.includes(node.name) ||
-      begun === node.name ||
-      promotion?.to === node.name,
+      begun === node.name,
   )
-  return named.length > 0 ? named : data
+  if (named.length > 0) return named
+  const last = data.filter(({ name }) => name === promotion?.to)
+  return last.length > 0 ? last : data
 }
 
 async function signsOfLife(

@@ -2,6 +2,7 @@
 import { type Choice, chooseCandidate, type FrozenStandby } from '../../../src/cluster/candidate.js'
 import type { Cluster } from '../../../src/cluster/model.js'
 import type { PromoteInput } from '../../../src/cluster/operation-inputs.js'
+import { settledEpoch } from '../../../src/cluster/promotion.js'
 import { isWitness } from '../../../src/cluster/topology.js'
 import { majorityOf, newestBegun, STORE_VOTER, votersOf } from '../../../src/cluster/voters.js'
 import type { Bench } from '../../bench.js'
@@ -67,7 +68,7 @@ export async function obstaclesTo(
   signal: AbortSignal,
 ): Promise<Obstacle[]> {
   const { cluster } = bench
-  const begun = newestBegun(evidence.traces)
+  const begun = newestBegun(evidence.traces, settledEpoch(cluster.promotion))
   const told = begun && evidence.standbys.get(begun.trace.candidate)
   if (begun && told?.promotionPending && begun.trace.operation !== bench.operationId)
     throw new PromotionPending(begun.trace.candidate, begun.trace.operation)

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Choice, chooseCandidate, type FrozenStandby } from '../../../src/cluster/candidate.js'
 import type { ClusterNode } from '../../../src/cluster/model.js'
 import type { PromoteInput } from '../../../src/cluster/operation-inputs.js'
-import type { Promotion } from '../../../src/cluster/promotion.js'
+import { type Promotion, settledEpoch } from '../../../src/cluster/promotion.js'
 import { slotName } from '../../../src/cluster/slot.js'
 import { isWitness, upstreamOf } from '../../../src/cluster/topology.js'
 import { newestBegun, readTrace, votersOf } from '../../../src/cluster/voters.js'
@@ -125,7 +125,7 @@ class PromotionRun {
       return
     }
     // One that was told in an earlier turn and has not said so yet may become it at any moment.
-    const begun = newestBegun(evidence.traces)
+    const begun = newestBegun(evidence.traces, settledEpoch(earlier))
     if (
       begun &&
       begun.trace.operation === context.operationId &&
@@ -145,7 +145,8 @@ class PromotionRun {
       await this.choose(evidence, ballot, fences)
     } catch (error) {
       context.signal.throwIfAborted()
-      if (error instanceof PromotionUnknown) {
+      // Whom an earlier turn has told may be a primary by now: an old one must not come back beside it.
+      if (error instanceof PromotionUnknown || this.toldBefore(evidence, ballot) !== undefined) {
         await Promise.all(ballot.voters.map(({ vote }) => vote.release()))
         throw error
       }
@@ -236,7 +237,14 @@ class PromotionRun {
     const { bench, context, decision, input } = this
     const standbys = ballot.voters.filter(({ node }) => !isWitness(node))
     const frozen = await Promise.all(standbys.map(voter => settle(bench, voter, context)))
-    const choice = chooseCandidate(frozen, policyOf(bench.cluster, input))
+    const policy = policyOf(bench.cluster, input)
+    const told = this.toldBefore(evidence, ballot)
+    const fenced = fences.some(({ node, method }) => node.name === told && method !== 'none')
+    if (told !== undefined && !fenced && !frozen.some(({ node }) => node.name === told))
+      throw new PromotionUnknown(told, 'it was told before, and gave no vote now.')
+    // It may take effect yet, unseen: nobody else is chosen while it is not fenced.
+    const only = told !== undefined && !fenced ? { ...policy, to: told, maxLossBytes: Number.MAX_SAFE_INTEGER } : policy
+    const choice = chooseCandidate(frozen, only)
     decision.candidates = choice.verdicts
     decision.behindBytes = choice.behindBytes
     const against = objections(choice, input).filter(({ risk }) => risk === undefined || input.force !== true)
@@ -256,6 +264,12 @@ class PromotionRun {
     }
     await this.tell(promotion, ballot, candidate, frozen)
     await this.finish(promotion, ballot)
+  }
+
+  /** Whom a turn before this one, or another service, had begun to promote, as any voter remembers. */
+  private toldBefore({ traces }: Evidence, { voters }: Ballot): string | undefined {
+    const found = voters.flatMap(({ node, found: trace }) => (trace ? [[node.name, trace] as const] : []))
+    return newestBegun(new Map([...traces, ...found]), settledEpoch(this.bench.cluster.promotion))?.trace.candidate
   }
 
   /** What the disk of the old primary has and the candidate has not. Throws where that is more than may be lost. */
@@ -316,7 +330,7 @@ class PromotionRun {
     } catch (error) {
       said = error instanceof Error ? error.message : String(error)
       // Refused by the server, it was not told; an answer that got lost says nothing.
-      if (candidate.vote.held && isRefusal(error)) throw error
+      if (candidate.vote.held && isRefusal(error) && !(await this.isPrimary(promotion.to))) throw error
     }
     await this.untilPromoted(promotion.to, said)
     this.time(`${promotion.to} is the primary`)
