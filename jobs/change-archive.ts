@@ -19,6 +19,7 @@ export const changeArchive = defineOperation({
   target: (cluster, { archive }) => ({ ...cluster, archive }),
   // A standby that is away is told later; a primary that is away is refused below.
   mayBeAbsent: () => true,
+  holdsRepmgrd: ({ restart }) => (restart ? {} : undefined),
   refuse: (bench, _input, signal) => refuseTakenDirectory(bench, signal),
   plan(bench, { restart }) {
     const primary = runningPrimary(bench)

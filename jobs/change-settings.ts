@@ -25,6 +25,7 @@ export const changeSettings = defineOperation({
   target: withSettings,
   // Of a rolling change it is looked at in its plan: roles that are half exchanged must not wait for another standby.
   mayBeAbsent: (_node, { restart }) => restart === 'rolling',
+  holdsRepmgrd: ({ restart = 'never' }) => (restart === 'never' ? undefined : {}),
   async refuse(bench, input, signal) {
     if (isExchanging(ownHandover(bench))) return
     await refuseWrongSettings(bench, signal)

@@ -18,6 +18,11 @@ export interface OperationDefinition<T extends OperationType> {
   mayBeAbsent(node: ClusterNode, input: OperationInputs[T]): boolean
   /** Looks at more than the survey does, changing nothing: the plan is made from what it returns. */
   look?(bench: Bench, input: OperationInputs[T], signal: AbortSignal): Promise<Bench>
+  /**
+   * Where repmgrd runs, it is paused before the first step that changes something, and unpaused after the last, or when the
+   * operation ends otherwise. Undefined: it need not be. `rebuilds`: the node that gets another one's data.
+   */
+  holdsRepmgrd?(input: OperationInputs[T]): { rebuilds?: string } | undefined
   /** Throws where it must be refused for a reason that only the hosts can tell. Nothing is written before. */
   refuse?(bench: Bench, input: OperationInputs[T], signal: AbortSignal): Promise<void>
   /** The same steps with the same ids whenever it is asked again; throws where the operation must be refused. */

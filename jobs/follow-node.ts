@@ -53,6 +53,7 @@ export const followNode = defineOperation({
   type: 'follow-node',
   target: withUpstream,
   mayBeAbsent: (node, input) => node.name !== input.node,
+  holdsRepmgrd: () => ({}),
   plan(bench, input) {
     const node = nodeNamed(bench, input.node)
     if (isWitness(node)) throw new WitnessFollowsNobody(node.name)

@@ -29,10 +29,12 @@ import { rebuildNode } from './rebuild-node.js'
 import { registerNode } from './register-node.js'
 import { rejoinNode } from './rejoin-node.js'
 import { removeNode } from './remove-node.js'
+import { repmgrdRecord } from './repmgrd-record.js'
 import { restartCluster } from './restart-cluster.js'
 import { restartNode } from './restart-node.js'
 import { rotateCredentials } from './rotate-credentials.js'
 import { startNode } from './start-node.js'
+import { runsRepmgrd, withRepmgrdHeld } from './steps/repmgrd.js'
 import { stopNode } from './stop-node.js'
 import { switchover } from './switchover.js'
 import { unregisterNode } from './unregister-node.js'
@@ -146,8 +148,11 @@ export async function planOperation<T extends OperationType>(
   const bench = (await definition.look?.(accepted, input, signal)) ?? accepted
   const plan = definition.plan(bench, input)
   await definition.refuse?.(bench, input, signal)
+  const holds = definition.holdsRepmgrd?.(input)
+  // Where an earlier operation could not unpause it, this one does, though it does not run at the moment.
+  const held = holds !== undefined && (cluster.repmgrd !== undefined || (await runsRepmgrd(bench, signal)))
   return {
-    plan,
+    plan: held ? withRepmgrdHeld(bench, repmgrdRecord(store, cluster.name), plan, holds) : plan,
     bench,
     begin: async () => definition.begin?.(store, bench, input),
     complete: () => definition.complete(store, bench, input),

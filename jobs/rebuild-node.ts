@@ -6,6 +6,7 @@ export const rebuildNode = defineOperation({
   type: 'rebuild-node',
   target: cluster => cluster,
   mayBeAbsent: (node, input) => node.name !== input.node,
+  holdsRepmgrd: ({ node }) => ({ rebuilds: node }),
   refuse: (bench, { method = 'auto', ...input }, signal) => refuseComeBack(bench, { ...input, method }, signal),
   plan: (bench, { method = 'auto', ...input }) => planComeBack(bench, { ...input, method }),
   complete: async () => undefined,

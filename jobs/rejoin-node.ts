@@ -7,6 +7,7 @@ export const rejoinNode = defineOperation({
   target: cluster => cluster,
   // Who is the primary is told by the one that accepts writes; whoever else is away does not matter.
   mayBeAbsent: (node, input) => node.name !== input.node,
+  holdsRepmgrd: ({ node }) => ({ rebuilds: node }),
   refuse: (bench, input, signal) => refuseComeBack(bench, { ...input, method: 'auto' }, signal),
   plan: (bench, input) => planComeBack(bench, { ...input, method: 'auto' }),
   complete: async () => undefined,

@@ -22,6 +22,7 @@ export const restartCluster = defineOperation({
   target: cluster => cluster,
   // Looked at in the plan: once roles are exchanged, a standby that is away must not keep that from being finished.
   mayBeAbsent: () => true,
+  holdsRepmgrd: () => ({}),
   plan(bench, input) {
     const { onlyPending = false, ...asked } = input
     if (isAlone(bench)) return inPlacePlan(bench, workOf(bench, onlyPending), asked)

@@ -19,6 +19,7 @@ export const restartNode = defineOperation({
   type: 'restart-node',
   target: cluster => cluster,
   mayBeAbsent: (node, input) => node.name !== input.node,
+  holdsRepmgrd: () => ({}),
   plan(bench, input) {
     const node = nodeNamed(bench, input.node)
     const { server } = bench.found(node)

@@ -17,6 +17,7 @@ import { type Turn, TurnLost } from '../src/store/operations.js'
 import type { Store } from '../src/store/store.js'
 import { cancelledBy, closeSteps, endOnHosts } from './cancel-operation.js'
 import type { PlannedOperation, planOperation } from './plan-operation.js'
+import { releaseAfterFailure } from './release-repmgrd.js'
 import { refuseOtherPlan } from './same-plan.js'
 
 /** So often in the time of a lease a worker renews it, and looks whether its operation is to be cancelled. */
@@ -171,8 +172,16 @@ async function carryOut(
     await planned
       ?.failed(failure)
       .catch(err => logger.warn({ err }, 'the record of the cluster could not be put right'))
-    const cluster = wasCancelled ? await store.clusters.get(operation.cluster) : undefined
-    if (cluster) failure = await endOnHosts(pool, cluster, now, turn, failure, line => journal.log('cancel', line))
+    const cluster = await store.clusters.get(operation.cluster)
+    if (cluster && wasCancelled)
+      failure = await endOnHosts(pool, cluster, now, turn, failure, line => journal.log('cancel', line))
+    // Hosts on which it was called off refuse the epoch that it had.
+    const epoch = turn.epoch + (wasCancelled ? 1 : 0)
+    const log = (line: string) => journal.log('cluster/unpause-repmgrd', line)
+    if (cluster)
+      await releaseAfterFailure({ store, pool }, cluster, { operationId, epoch, log }).catch(err =>
+        logger.warn({ err }, 'repmgrd could not be unpaused; the record of the cluster says where'),
+      )
     if (!(error instanceof PlanFailed || error instanceof OperationError))
       logger.error({ err: error }, 'operation failed unexpectedly')
     await store.operations.finish(turn, { state: wasCancelled ? 'cancelled' : 'failed', error: failure })

@@ -18,7 +18,7 @@ export class PlanChanged extends OperationError {
   }
 }
 
-/** When the record was made, how often it was written, what has been begun, and a pause, say nothing of what it holds. */
+/** When the record was made, how often it was written, what has been begun, and pauses, say nothing of what it holds. */
 export function subjectOf(wanted: WantedOperation): string {
   const {
     version: _version,
@@ -26,6 +26,7 @@ export function subjectOf(wanted: WantedOperation): string {
     handover: _handover,
     promotion: _promotion,
     pause: _pause,
+    repmgrd: _repmgrd,
     ...cluster
   } = targetOf(wanted)
   return subjectOfPlan({ type: wanted.type, cluster, input: wanted.input })

@@ -23,6 +23,7 @@ export const startNode = defineOperation({
   type: 'start-node',
   target: cluster => cluster,
   mayBeAbsent: (node, input) => node.name !== input.node,
+  holdsRepmgrd: () => ({}),
   plan(bench, input) {
     const node = nodeNamed(bench, input.node)
     const { server } = bench.found(node)

@@ -10,6 +10,7 @@ export const stopNode = defineOperation({
   type: 'stop-node',
   target: cluster => cluster,
   mayBeAbsent: (node, input) => node.name !== input.node,
+  holdsRepmgrd: () => ({}),
   plan(bench, input) {
     const node = nodeNamed(bench, input.node)
     const { server } = bench.found(node)

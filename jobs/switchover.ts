@@ -190,6 +190,7 @@ export const switchover = defineOperation({
   target: cluster => cluster,
   // A standby that is away is no reason to keep the primary; the two that exchange their roles are looked at in the plan.
   mayBeAbsent: () => true,
+  holdsRepmgrd: () => ({}),
   plan(bench, input) {
     const { from, to } = endsOf(bench, input)
     return exchangeStages(bench, from, to, input)

@@ -42,6 +42,7 @@ export const upgradeCluster = defineOperation({
   target: cluster => cluster,
   // Looked at in the plan, as for a restart.
   mayBeAbsent: () => true,
+  holdsRepmgrd: () => ({}),
   async look(bench, _input, signal) {
     const seen = await Promise.all(
       present(bench).map(async node => {

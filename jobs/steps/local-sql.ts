@@ -2,7 +2,7 @@
 import type { ClusterNode } from '../../src/cluster/model.js'
 import type { Bench } from '../bench.js'
 
-export const superuser = (bench: Bench, database = 'postgres') => ({
+export const superuser = (bench: Pick<Bench, 'layout' | 'cluster'>, database = 'postgres') => ({
   psql: `${bench.layout.binDirectory}/psql`,
   port: bench.cluster.port,
   database,

@@ -195,15 +195,14 @@ export function warnings(from: string, to: string, primary: PrimaryFacts, succes
 }
 
 export function readyForSwitchover(bench: Bench, from: ClusterNode, to: ClusterNode, limits: SwitchoverLimits): Step {
-  const present = dataNodes(bench.cluster.nodes).filter(({ name }) => !bench.absent.has(name))
-  const others = present.filter(node => node !== to)
+  const others = dataNodes(bench.cluster.nodes).filter(node => node !== to && !bench.absent.has(node.name))
   return {
     id: 'cluster/ready',
     kind: 'verify',
     title: `see whether ${from.name} and ${to.name} can exchange their roles now`,
     actions: [
       act(
-        'look at transactions, backups, the archive, lag, settings, slots, disk, repmgrd, and whether each standby could log in to the new primary',
+        'look at transactions, backups, the archive, lag, settings, slots, disk, and whether each standby could log in to the new primary',
         async context => {
           const { signal, note } = context
           const [old, next] = await Promise.all([bench.inspect(from, signal), bench.inspect(to, signal)])
@@ -222,7 +221,7 @@ export function readyForSwitchover(bench: Bench, from: ClusterNode, to: ClusterN
           const [primary, successor, refused] = await Promise.all([
             readPrimary(bench, from, signal),
             readSuccessor(bench, to, signal),
-            Promise.all([...others.map(node => loginOf(bench, node, to, signal)), repmgrdRuns(bench, present, signal)]),
+            Promise.all(others.map(node => loginOf(bench, node, to, signal))),
           ])
           const found = [
             ...obstacles(
@@ -379,26 +378,6 @@ async function loginOf(bench: Bench, node: ClusterNode, to: ClusterNode, signal:
     {
       detail: `${node.name} could not stream from ${to.name}: ${login?.said ?? 'its port does not answer'}.`,
       remedy: 'GET …/checks names the edge that is broken; describing the cluster again (PUT) mends its access rules.',
-    },
-  ]
-}
-
-/** repmgrd on a standby would take the stop for a failure, and promote somebody itself. */
-async function repmgrdRuns(bench: Bench, nodes: readonly ClusterNode[], signal: AbortSignal): Promise<Obstacle[]> {
-  const running = await Promise.all(
-    nodes.map(node =>
-      bench.ask(node, { signal }, async query => {
-        const [row] = await query('SELECT repmgr.repmgrd_is_running() AND NOT repmgr.repmgrd_is_paused() AS awake')
-        return row?.awake === true ? [node.name] : []
-      }),
-    ),
-  )
-  const names = running.flat()
-  if (names.length === 0) return []
-  return [
-    {
-      detail: `repmgrd runs on ${names.join(', ')} and is not paused: it would take the stop for a failure.`,
-      remedy: 'Pause it (repmgr service pause), and unpause it afterwards.',
     },
   ]
 }

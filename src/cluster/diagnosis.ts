@@ -2,6 +2,7 @@
 import { type Static, Type } from 'typebox'
 import { isExchanging } from './handover.js'
 import type { Cluster } from './model.js'
+import { keptPaused } from './repmgrd.js'
 import type { NodeStatus } from './status.js'
 
 export const Diagnosis = Type.Object(
@@ -15,6 +16,7 @@ export const Diagnosis = Type.Object(
         'standby_detached',
         'slot_at_risk',
         'witness_down',
+        'repmgrd_paused',
         'no_primary',
         'primary_unreachable_from_here',
         'two_primaries',
@@ -46,6 +48,7 @@ const BY_WEIGHT = [
   'standby_detached',
   'slot_at_risk',
   'witness_down',
+  'repmgrd_paused',
   'archive_failing',
 ] as const
 
@@ -91,7 +94,10 @@ export function diagnose(
           code: 'primary_unreachable_from_here',
           detail: `${followed.upstream} does not answer us, but ${followed.name} still receives from it.`,
         }
-      : { code: 'no_primary', detail: `No node that answers accepts writes.${unfinished(cluster)}` }
+      : {
+          code: 'no_primary',
+          detail: `No node that answers accepts writes.${unfinished(cluster)}${keptPaused(cluster.repmgrd)}`,
+        }
   }
   const [worst, ...others] = [...findings].sort((a, b) => BY_WEIGHT.indexOf(a.code) - BY_WEIGHT.indexOf(b.code))
   if (!worst) return { code: 'healthy', detail: `${primaries[0]} accepts writes and every standby follows.` }

@@ -33,7 +33,7 @@ export function farewell(cluster: Cluster, forgotten: boolean): Forgotten {
       what:
         cluster.systemIdentifier === undefined
           ? 'Whatever was prepared there. No server was ever started by this service.'
-          : `PostgreSQL ${postgresVersion}/main on port ${port}, running or not, with its data, /etc/repmgr.conf, the managed block of pg_hba.conf and .pgpass, and /var/lib/understudy.`,
+          : `PostgreSQL ${postgresVersion}/main on port ${port}, running or not, with its data, /etc/repmgr.conf, the managed block of pg_hba.conf and .pgpass, and /var/lib/understudy.${cluster.repmgrd?.nodes.includes(node.name) ? ' repmgrd is paused there: repmgr service unpause.' : ''}`,
     })),
   }
 }

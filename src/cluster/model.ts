@@ -12,6 +12,7 @@ import { SshBetweenNodes } from './node-ssh.js'
 import { packageInconsistencies, packagesPolicies } from './packages.js'
 import { Pause } from './pause.js'
 import { Promotion } from './promotion.js'
+import { RepmgrdHold } from './repmgrd.js'
 import { SettingOverrides } from './setting-overrides.js'
 import { TlsPolicy, tlsProblems } from './tls.js'
 import { misplacements, topologyPolicies } from './topology.js'
@@ -169,8 +170,9 @@ export const Cluster = Type.Object(
     handover: Type.Optional(Handover),
     promotion: Type.Optional(Promotion),
     pause: Type.Optional(Pause),
+    repmgrd: Type.Optional(RepmgrdHold),
     version: Type.Integer({
-      description: 'Grows with every change of this record, but for a pause.',
+      description: 'Grows with every change of this record, but for a pause, of the cluster or of repmgrd.',
     }),
     ...clusterPolicies,
   },

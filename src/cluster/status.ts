@@ -8,6 +8,7 @@ import { Diagnosis, diagnose, type Finding } from './diagnosis.js'
 import { lagBytes, laterLsn, parseLsn } from './lsn.js'
 import type { Cluster, ClusterNode } from './model.js'
 import { Pause, pauseInForce } from './pause.js'
+import { leftPaused, type RepmgrdObservation } from './repmgrd.js'
 import { ReplicationSlot, slotFinding, slotName } from './slot.js'
 import { dataNodes, isWitness, upstreamOf } from './topology.js'
 
@@ -40,6 +41,8 @@ export interface Observation {
   startedAt: string
   /** Of a primary. */
   archive?: ArchiveObservation
+  /** Where repmgr is installed. */
+  repmgrd?: RepmgrdObservation
 }
 
 export type Probe =
@@ -139,6 +142,15 @@ export function describeStatus(
   const nodes = rows.map(({ status }) => status)
   const archive = primary ? describeArchive(cluster, primary.name, ours(primary.name)?.archive) : null
   const pause = pauseInForce(cluster, Date.parse(context.now))
+  const repmgrd = leftPaused({
+    said: cluster.nodes.flatMap(({ name }) => ({
+      node: name,
+      ...(said(name)?.repmgrd ?? { running: false, paused: false }),
+    })),
+    hold: cluster.repmgrd,
+    expected: context.operation !== null || pause !== undefined,
+  })
+  const repmgrdFindings: Finding[] = repmgrd === undefined ? [] : [{ code: 'repmgrd_paused', detail: repmgrd }]
   const archiveFindings: Finding[] = archive?.problem ? [{ code: 'archive_failing', detail: archive.problem }] : []
   return {
     cluster: cluster.name,
@@ -149,7 +161,7 @@ export function describeStatus(
       cluster,
       nodes,
       primaries.map(({ name }) => name),
-      [...rows.flatMap(({ findings }) => findings), ...archiveFindings],
+      [...rows.flatMap(({ findings }) => findings), ...repmgrdFindings, ...archiveFindings],
     ),
     nodes,
     archive,

@@ -43,7 +43,11 @@ SELECT pg_is_in_recovery() AS "inRecovery",
             FROM pg_stat_archiver) END AS "archive",
        (SELECT setting::int FROM pg_settings WHERE name = 'recovery_min_apply_delay' AND pg_is_in_recovery())
          AS "applyDelayMs",
+       to_regprocedure('repmgr.repmgrd_is_paused()') IS NOT NULL AS "hasRepmgr",
        pg_postmaster_start_time() AS "startedAt"`
+
+/** Apart, since a statement with functions that are not there is refused as a whole. */
+const REPMGRD = `SELECT COALESCE(repmgr.repmgrd_is_running(), false) AS running, COALESCE(repmgr.repmgrd_is_paused(), false) AS paused`
 
 /** `archiveState`: where our archive script keeps what it has to say, on the server's own host. */
 export const observeServer = (
@@ -54,8 +58,20 @@ export const observeServer = (
 
 export async function observe(query: Query, archiveState?: string): Promise<Observation> {
   const [row] = await query(OBSERVE, [archiveState ?? null])
+  const [repmgrd] = row?.hasRepmgr === true ? await query(REPMGRD) : []
   if (!row) throw new Error('the server answered no row')
-  const { archive, receiver, currentLsn, receivedLsn, replayedLsn, replayAgeMs, applyDelayMs, startedAt, ...rest } = row
+  const {
+    archive,
+    receiver,
+    currentLsn,
+    receivedLsn,
+    replayedLsn,
+    replayAgeMs,
+    applyDelayMs,
+    startedAt,
+    hasRepmgr: _,
+    ...rest
+  } = row
   return {
     ...(rest as Pick<
       Observation,
@@ -69,6 +85,7 @@ export async function observe(query: Query, archiveState?: string): Promise<Obse
     ...(receiver ? { receiver: receiver as NonNullable<Observation['receiver']> } : {}),
     ...(archive ? { archive: archive as NonNullable<Observation['archive']> } : {}),
     ...(typeof applyDelayMs === 'number' ? { applyDelayMs } : {}),
+    ...(repmgrd ? { repmgrd: { running: repmgrd.running === true, paused: repmgrd.paused === true } } : {}),
     startedAt: (startedAt as Date).toISOString(),
   }
 }

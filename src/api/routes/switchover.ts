@@ -32,9 +32,9 @@ export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }>
         tags: ['clusters'],
         summary: 'Exchange the roles of the primary and a standby',
         description:
-          'First it is seen whether anything would make it slow or fail: long transactions, backups, the archive, lag, settings, slots, disk, repmgrd, logins. ' +
+          'First it is seen whether anything would make it slow or fail: long transactions, backups, the archive, lag, settings, slots, disk, logins. ' +
           'Then the primary is stopped, and the standby promoted once it has replayed the last byte: no commit is lost, and writes are refused for less than a second. ' +
-          'Connections to the old primary are cut. It comes back as a standby, the others follow the new primary, and repmgr’s metadata are put right. ' +
+          'repmgrd, where it runs, is paused meanwhile. Connections to the old primary are cut. It comes back as a standby, the others follow the new primary, and repmgr’s metadata are put right. ' +
           'Where that is not through in time everything goes back, and the answer says what was in the way: a session, the archiver, a standby that does not take or replay the last WAL.',
         params: ClusterParams,
         body: Switchover,
