@@ -137,9 +137,7 @@ export async function planOperation<T extends OperationType>(
     ...seen,
     ledger,
     ...(fenceHook ? { fenceHook } : {}),
-    ...(operationId === undefined
-      ? {}
-      : { operationId, keepHandover: handoverKeeper(store, cluster, operationId) }),
+    ...(operationId === undefined ? {} : { operationId, keepHandover: handoverKeeper(store, cluster, operationId) }),
   }
   // A rotation that stopped half-way left the new password on the servers: nothing else would come in with the old one.
   const accepted = definition.password
