@@ -62,7 +62,7 @@ t.test('who was asked for has less: by how much, and than whom', async t => {
   t.equal(chooseCandidate([standby(2, '0/1')], { ...policy, to: 'pg9' }).candidate, undefined)
 })
 
-t.test('whoever is chosen: nobody without an objection has more, and each of the others has a verdict', async t => {
+t.test('whoever is chosen: nobody without an objection has more, and each of the others has a verdict', async () => {
   const arbitrary = fc.array(
     fc.record({
       lsn: fc.nat({ max: 6 }),

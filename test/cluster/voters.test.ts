@@ -25,7 +25,7 @@ t.test('how many are needed, the store counted', async t => {
   t.same([1, 2, 3, 4].map(majorityOf), [2, 2, 3, 3])
 })
 
-t.test('any two majorities share a voter', async t => {
+t.test('any two majorities share a voter', async () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 8 }),
