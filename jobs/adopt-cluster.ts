@@ -1,6 +1,7 @@
 /** Taking over a repmgr cluster that somebody else built. Everything here only reads. */
 import type { Adoption, AdoptionRequest, ForeignCluster, ForeignNode } from '../src/cluster/adoption.js'
-import { objections } from '../src/cluster/adoption.js'
+import { objections, withDelay } from '../src/cluster/adoption.js'
+import { archiveObjection } from '../src/cluster/archive.js'
 import { type FoundServer, foundArchive, foundOverrides } from '../src/cluster/found-settings.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import { dataNodes, isWitness } from '../src/cluster/topology.js'
@@ -143,13 +144,17 @@ interface Examined {
   missing: string[]
   controllers: readonly string[]
   /** What its servers were told by hand and this service would otherwise take away. */
-  kept: Pick<Cluster, 'archive' | 'settings' | 'adoptedSettings' | 'tls'>
+  kept: Pick<Cluster, 'archive' | 'settings' | 'adoptedSettings' | 'tls' | 'nodes'>
   /** Why the TLS that it has could not be kept, where that is so. */
   tlsObjection?: string | undefined
 }
 
-/** The archive of the cluster, and what the primary’s own configuration says of settings that this service writes too. */
-async function readKept(bench: Bench, primary: ClusterNode, signal: AbortSignal): Promise<Examined['kept']> {
+/** The archive of the cluster, its delayed standbys, and what the primary’s own configuration says of settings that this service writes too. */
+async function readKept(
+  bench: Bench,
+  primary: ClusterNode,
+  signal: AbortSignal,
+): Promise<Omit<Examined['kept'], 'tls'>> {
   const others = dataNodes(bench.cluster.nodes).filter(node => node !== primary)
   const servers = await Promise.all(
     [primary, ...others].map(async (node): Promise<FoundServer> => {
@@ -164,7 +169,10 @@ async function readKept(bench: Bench, primary: ClusterNode, signal: AbortSignal)
   const shared = SHARED_SETTINGS.map(name => ({ name, value: '' }))
   const settings = foundOverrides([...shared, ...settingsOf(bench, primary)], first)
   const names = Object.keys(settings)
+  // A primary takes no notice of a delay that it was told of, and would be delayed where nobody meant it once it is none.
+  const delays = new Map(servers.slice(1).map(({ node, applyDelayMs }) => [node, applyDelayMs]))
   return {
+    nodes: bench.cluster.nodes.map(node => withDelay(node, delays.get(node.name) ?? 0)),
     ...(archive === undefined ? {} : { archive }),
     ...(names.length === 0 ? {} : { settings, adoptedSettings: names }),
   }
@@ -269,7 +277,12 @@ export async function adoptedBefore(
 function adoptionOf(cluster: Cluster, missing: string[], tlsObjection?: string): Adoption {
   const ready = missing.length === 0
   const path = `/v1/clusters/${cluster.name}`
-  const remark =
+  const objection = archiveObjection(cluster.archive)
+  const archiveRemark =
+    objection === undefined
+      ? ''
+      : ` ${objection} ${ready ? `PUT ${path}/archive replaces it` : 'Say another "archive" in that description'}: {"mode":"ship"} for one that keeps every segment on every node, {"mode":"none"} for none.`
+  const tlsRemark =
     tlsObjection === undefined
       ? ''
       : ` Its standbys verify their primary by TLS, and this service cannot go on with that: ${tlsObjection.replace(/\.$/, '')}. Mend it, forget the cluster and adopt it again before the PUT.`
@@ -281,6 +294,6 @@ function adoptionOf(cluster: Cluster, missing: string[], tlsObjection?: string):
       ready
         ? `GET ${path}/status shows it. GET ${path}/drift shows what the service would manage and is not as it would have it; PUT ${path} brings that into place.`
         : `PUT ${path} with its description lets the service in and brings what it manages into place; with ?dryRun=true it shows every step first.`
-    }${remark}`,
+    }${archiveRemark}${tlsRemark}`,
   }
 }

@@ -1,5 +1,5 @@
 /** The proof that WAL is archived: a segment is finished on the primary, archived, and read back on every standby. */
-import { archiveOf } from '../../src/cluster/archive.js'
+import { archiveObjection, archiveOf } from '../../src/cluster/archive.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { act } from '../../src/host/actions.js'
 import { CommandFailed } from '../../src/host/errors.js'
@@ -31,6 +31,8 @@ const ARCHIVE_TIMEOUT_MS = 180_000
 export function proveArchive(bench: Bench, primary: ClusterNode, standbys: readonly ClusterNode[]): Step[] {
   const archive = archiveOf(bench.cluster)
   if (archive.mode === 'none') return []
+  const objection = archiveObjection(bench.cluster.archive)
+  if (objection !== undefined) return [tellUnproven(objection)]
   const readable = archive.mode === 'ship' || archive.restoreCommand !== ''
   const readers = !readable ? [] : standbys.length > 0 ? standbys : [primary]
   const where = readable
@@ -66,6 +68,18 @@ export function proveArchive(bench: Bench, primary: ClusterNode, standbys: reado
     },
   ]
 }
+
+/** Of an archive that was found and keeps nothing there is nothing to prove. It is said, and stops nobody’s work. */
+const tellUnproven = (objection: string): Step => ({
+  id: 'cluster/archive-proof',
+  kind: 'verify',
+  title: 'leave the archive unproven: it was adopted, and loses WAL',
+  actions: [
+    act('PUT …/archive replaces it', async ({ note }) => {
+      note(objection)
+    }),
+  ],
+})
 
 /** A restore point first: a segment with nothing in it is not finished by the switch. */
 async function finishSegment(bench: Bench, primary: ClusterNode, signal: AbortSignal) {

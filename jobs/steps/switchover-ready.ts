@@ -1,4 +1,5 @@
 /** What must be right before the primary is stopped: everything that would make a switchover slow, or fail half-way. */
+import { archiveObjection } from '../../src/cluster/archive.js'
 import { lagBytes, parseLsn } from '../../src/cluster/lsn.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { dataNodes } from '../../src/cluster/topology.js'
@@ -273,7 +274,9 @@ async function readRewind(query: Query): Promise<RewindFacts> {
   return { hints: row?.hints === true, fullPageWrites: row?.fullPageWrites === true }
 }
 
+/** What waits for an archive that keeps nothing is no loss, and no wait: at its end a server tries three times, then leaves it. */
 async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<PrimaryFacts> {
+  const archives = archiveObjection(bench.cluster.archive) === undefined
   const freeBytes = await freeOn(bench, node, signal)
   return bench.ask(node, { signal }, async query => {
     const [facts] = await query(`SELECT pg_current_wal_lsn()::text AS lsn,
@@ -297,8 +300,8 @@ async function readPrimary(bench: Bench, node: ClusterNode, signal: AbortSignal)
         ageMs: Number(oldest.ageMs),
       },
       backups: Number(facts?.backups),
-      waitingSegments: Number(facts?.waiting),
-      archiveFailing: facts?.failing === true,
+      waitingSegments: archives ? Number(facts?.waiting) : 0,
+      archiveFailing: archives && facts?.failing === true,
       logicalSlots: logical.map(({ name }) => String(name)),
       settings: settingsOf(await query(SETTINGS, [SHARED_SETTINGS])),
       freeBytes,

@@ -228,5 +228,12 @@ function placeOf(
   }
 }
 
+/**
+ * A standby that is behind on purpose. repmgr's default priority was chosen by nobody, and promoting it would lose commits: it
+ * is left out, and 0 holds.
+ */
+export const withDelay = (node: ClusterNode, applyDelayMs: number): ClusterNode =>
+  applyDelayMs > 0 ? { ...node, applyDelayMs } : node
+
 const rank = ({ nodes }: ForeignCluster, { nodeId }: FoundNode) =>
   nodes.find(node => node.nodeId === nodeId)?.type === 'primary' ? 0 : nodeId

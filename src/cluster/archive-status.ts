@@ -1,6 +1,6 @@
 /** How a cluster's WAL archive is doing, from what its primary says. Pure. */
 import { type Static, Type } from 'typebox'
-import { ArchivePolicy, archiveOf } from './archive.js'
+import { ArchivePolicy, archiveObjection, archiveOf } from './archive.js'
 
 /** What a primary says of its archiver; times as the server writes them. */
 export interface ArchiveObservation {
@@ -55,7 +55,7 @@ export function describeArchive(
 ): ArchiveStatus | null {
   const { mode } = archiveOf(cluster)
   if (mode === 'none' || said === undefined) return null
-  const problem = problemOf(primary, said)
+  const problem = uselessness(cluster.archive) ?? problemOf(primary, said)
   return {
     mode,
     failing: problem !== null,
@@ -76,6 +76,12 @@ export function describeArchive(
 
 const utc = (time: string | null) => (time === null ? null : new Date(time).toISOString())
 const at = (time: string | null) => (time === null ? Number.NEGATIVE_INFINITY : Date.parse(time))
+
+/** Whatever the server says of it: to a command that always succeeds nothing ever seems to fail. */
+function uselessness(archive: ArchivePolicy | undefined): string | undefined {
+  const objection = archiveObjection(archive)
+  return objection === undefined ? undefined : `${objection} PUT …/archive replaces it.`
+}
 
 /** A failure that was made up for since is history. */
 function problemOf(primary: string, said: ArchiveObservation): string | null {

@@ -77,7 +77,10 @@ export const ArchivePolicy = Type.Object(
       }),
     ),
     command: Type.Optional(
-      ArchiveCommand('command: archive_command, with %p and %f.', 'pgbackrest --stanza=orders archive-push %p'),
+      ArchiveCommand(
+        'command: archive_command, with %p, or %f, or both.',
+        'pgbackrest --stanza=orders archive-push %p',
+      ),
     ),
     restoreCommand: Type.Optional(
       ArchiveCommand(
@@ -154,6 +157,23 @@ const TAKEN = [
   /(?:^|\/)\.{1,2}(?:\/|$)/,
 ]
 
+const hasMark = (command: string, mark: string) => command.replaceAll('%%', '').includes(mark)
+
+/**
+ * Why what looks like an archive is none, in sentences: a command that is told neither the path nor the name of a segment
+ * cannot keep it, whatever it answers. Nobody can describe one; a cluster that somebody else built may have one.
+ *
+ * @see https://www.postgresql.org/docs/current/continuous-archiving.html
+ */
+export function archiveObjection(archive: ArchivePolicy | undefined): string | undefined {
+  const command = archive?.mode === 'command' ? archive.command : undefined
+  if (command === undefined || hasMark(command, '%p') || hasMark(command, '%f')) return undefined
+  return (
+    `The archive loses WAL: its archive_command is ${JSON.stringify(command)}, without %p and %f, so that PostgreSQL does not tell it which segment to keep. ` +
+    'If it fails, WAL piles up until the disk of the primary is full; if it does not, the segment is gone and was kept nowhere.'
+  )
+}
+
 /** What its schema cannot say: JSON pointer below `base`, and sentence. */
 export function archiveContradictions(
   archive: ArchivePolicy | undefined,
@@ -174,7 +194,7 @@ export function archiveContradictions(
       return
     }
     for (const mark of marks) {
-      if (!text.replaceAll('%%', '').includes(mark))
+      if (!hasMark(text, mark))
         found.push({
           pointer: `${base}/${name}`,
           detail: `${name} must contain ${mark}: PostgreSQL puts a path or a name there.`,
@@ -182,7 +202,12 @@ export function archiveContradictions(
     }
   }
   if (mode === 'command') {
-    need('command', '%p')
+    need('command')
+    if (archiveObjection(archive) !== undefined)
+      found.push({
+        pointer: `${base}/command`,
+        detail: 'command must contain %p, or %f: PostgreSQL puts the path, or the name, of the segment there.',
+      })
     if (archive.restoreCommand !== '') need('restoreCommand', '%f', '%p')
   }
   if (archive.directory !== undefined && TAKEN.some(place => place.test(archive.directory ?? ''))) {

@@ -1,4 +1,5 @@
 /** A description as the desired state of a cluster that is there already. Pure. */
+import { archiveObjection } from './archive.js'
 import { type Cluster, type ClusterSpec, clusterPolicies, differences, newNode, policiesOf } from './model.js'
 
 export interface Difference {
@@ -54,7 +55,10 @@ function forgottenArchive({ archive }: ClusterSpec, cluster: Cluster): Differenc
   return [
     {
       pointer: '/archive',
-      detail: `is not said, and the cluster archives its WAL: say ${JSON.stringify(kept)} to keep that, {"mode":"none"} to end it`,
+      detail:
+        archiveObjection(kept) === undefined
+          ? `is not said, and the cluster archives its WAL: say ${JSON.stringify(kept)} to keep that, {"mode":"none"} to end it`
+          : 'is not said, and the cluster has an archive that loses WAL: say {"mode":"ship"} for one that keeps it, {"mode":"none"} for none',
     },
   ]
 }

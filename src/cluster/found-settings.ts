@@ -1,5 +1,5 @@
 /** What the servers of a cluster that is taken over were told by hand, as a description says it: so that nothing of it is lost. Pure. */
-import { type ArchivePolicy, archiveContradictions } from './archive.js'
+import { type ArchivePolicy, archiveContradictions, archiveObjection } from './archive.js'
 import { librariesIn, objectionTo, REQUIRED_LIBRARIES, type SettingOverrides } from './setting-overrides.js'
 
 /** What a server says of itself. */
@@ -9,6 +9,8 @@ export interface FoundServer {
   archive: Readonly<Record<string, string>>
   /** What stands in its configuration files, ALTER SYSTEM’s too: of each name the line that counts. */
   files: Readonly<Record<string, string>>
+  /** recovery_min_apply_delay: how far behind it is on purpose while it is a standby. */
+  applyDelayMs: number
 }
 
 /** Lines that initdb writes into every postgresql.conf: nobody has set them by hand. */
@@ -45,7 +47,10 @@ function withRequired(list: string): string {
   return [...missing, ...(list.trim() === '' ? [] : [list.trim()])].join(',')
 }
 
-/** The archive that the servers have, the primary first, or why it cannot be described. */
+/**
+ * The archive that the servers have, the primary first, or why it cannot be described. One that loses WAL is recorded as it
+ * is (`archiveObjection`): not to see it would not mend it.
+ */
 export function foundArchive(servers: readonly FoundServer[]): { archive?: ArchivePolicy; reasons: string[] } {
   const reasons: string[] = []
   const read = servers.map(({ node, archive, files }) => {
@@ -90,10 +95,13 @@ export function foundArchive(servers: readonly FoundServer[]): { archive?: Archi
   const unsayable = [archive.command ?? '', archive.restoreCommand ?? ''].some(
     text => text.length > 1000 || UNSAYABLE.test(text),
   )
+  const useless = archiveObjection(archive) !== undefined
   const wrong = [
-    ...archiveContradictions(archive, '').map(({ pointer, detail }) =>
-      pointer === '/command' ? `archive_command: ${detail}` : `restore_command: ${detail}`,
-    ),
+    ...archiveContradictions(archive, '')
+      .filter(({ pointer }) => !useless || pointer !== '/command')
+      .map(({ pointer, detail }) =>
+        pointer === '/command' ? `archive_command: ${detail}` : `restore_command: ${detail}`,
+      ),
     ...(unsayable ? ['archive_command or restore_command has more than 1000 characters, or more than one line.'] : []),
   ]
   return wrong.length > 0 ? { reasons: wrong } : { archive, reasons: [] }

@@ -4,9 +4,12 @@ import {
   type ForeignCluster,
   objections,
   readConninfo,
+  withDelay,
   withLogins,
 } from '../../src/cluster/adoption.js'
+import { archiveObjection } from '../../src/cluster/archive.js'
 import { type FoundServer, foundArchive, foundOverrides } from '../../src/cluster/found-settings.js'
+import { priorityOf } from '../../src/cluster/topology.js'
 
 const hostKey = 'SHA256:kL4Sd0mNsCXzAVEoGUfOTlZeIkoQbBFNrHqJCrW9yZQ'
 const row = (nodeId: number, name: string, type: string, conninfo = `host=${name} user=repmgr dbname=repmgr`) => ({
@@ -120,6 +123,7 @@ t.test('each node gets the login that is said of it, else the first one’s with
 const server = (files: Record<string, string>, archive: Record<string, string> = {}, node = 'db1'): FoundServer => ({
   node,
   files,
+  applyDelayMs: 0,
   archive: {
     archive_mode: 'off',
     archive_command: '(disabled)',
@@ -176,6 +180,35 @@ t.test('an archive that is there is described', async t => {
   )
 })
 
+t.test('an archive that loses WAL is recorded as it is, for it is there', async t => {
+  // As the tutorial has it, letter by letter.
+  const command = '/var/lib/postgresql/repmgr/ship_logs.sh'
+  const said = { archive_mode: 'on', archive_command: command }
+  const { archive, reasons } = foundArchive([server(said), server(said, {}, 'db2')])
+  t.same(reasons, [])
+  t.same(archive, { mode: 'command', command, restoreCommand: '' })
+  t.match(archiveObjection(archive), /loses WAL: .*ship_logs\.sh", without %p and %f/)
+  t.equal(archiveObjection(foundArchive([server(push)]).archive), undefined)
+  t.same(foundArchive([server({ ...push, archive_command: 'cp pg_wal/%f /srv/%f' })]).archive?.mode, 'command')
+  t.match(
+    foundArchive([server({ ...said, restore_command: 'get %p' })]).reasons,
+    [/^restore_command: .*%f/],
+    'what else is wrong with it is still in the way',
+  )
+})
+
+t.test('a standby that is behind on purpose', async t => {
+  const found = foreign.nodes.map(({ nodeId, name }) => ({ nodeId, name, host: name, ssh: { user: 'admin', hostKey } }))
+  const { nodes } = adoptedCluster('orders', foreign, found, 'now')
+  const [primary, standby] = nodes
+  if (!primary || !standby) throw new Error('no nodes')
+  const delayed = withDelay(standby, 3_600_000)
+  t.equal(delayed.applyDelayMs, 3_600_000)
+  t.equal(priorityOf(delayed), 0, 'repmgr’s 100 was chosen by nobody')
+  t.equal(priorityOf(withDelay({ ...standby, priority: 50 }, 1000)), 50, 'and 50 by somebody')
+  t.same(withDelay(standby, 0), standby)
+})
+
 for (const [what, servers, words] of [
   [
     'a library',
@@ -185,7 +218,6 @@ for (const [what, servers, words] of [
   ['always', [server({ ...push, archive_mode: 'always' })], /archive_mode = always/],
   ['no command', [server({ archive_mode: 'on', archive_command: '' })], /its WAL waits/],
   ['no command, told by the server', [server({}, { archive_mode: 'on', archive_command: '' })], /its WAL waits/],
-  ['a command without a path', [server({ ...push, archive_command: 'push %f' })], /archive_command: .*%p/],
   ['two lines', [server({ ...push, archive_command: 'push %p\nand more' })], /more than one line/],
   ['a way back without a name', [server({ ...push, restore_command: 'get %p' })], /restore_command: .*%f/],
   [

@@ -34,6 +34,7 @@ t.test('what contradicts itself', async t => {
     [{ mode: 'ship', directory: '/srv/wal', timeoutSeconds: 60 }],
     [{ mode: 'command', command, restoreCommand }],
     [{ mode: 'command', command, restoreCommand: '' }],
+    [{ mode: 'command', command: 'cp pg_wal/%f /srv/wal/', restoreCommand }],
     [{ mode: 'none', directory: '/srv/wal' }, '/archive/directory'],
     [{ mode: 'ship', command }, '/archive/command'],
     [{ mode: 'command', command, restoreCommand, retention: { hours: 1 } }, '/archive/retention'],

@@ -98,6 +98,9 @@ t.test('an adopted cluster keeps its archive and its settings until somebody say
   const refused = (wanted: ClusterSpec, of = adopted) =>
     compareDesired(wanted, of).refused.map(({ pointer }) => pointer)
   t.same(refused(spec), ['/archive'])
+  t.match(compareDesired(spec, adopted).refused[0]?.detail, /say \{"mode":"command","command":"push %p"/)
+  const lossy = { ...adopted, archive: { ...archive, command: '/var/lib/postgresql/repmgr/ship_logs.sh' } }
+  t.match(compareDesired(spec, lossy).refused[0]?.detail, /loses WAL: say \{"mode":"ship"\} .*, \{"mode":"none"\}/)
   t.same(refused({ ...spec, archive: { mode: 'none' } }), [], 'said is said')
   t.same(refused({ ...spec, archive: { mode: 'ship' } }), [])
   t.same(refused(spec, joined as never), [], 'there is nothing to lose')
