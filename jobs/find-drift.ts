@@ -1,8 +1,6 @@
 /** Looks at everything that an operation would make of a cluster, and says what of it is not so. Changes nothing. */
-import { RENEWAL_DAYS } from '../src/cluster/certificate.js'
-import type { Drift, DriftItem } from '../src/cluster/drift.js'
+import { type Drift, type DriftItem, endingCertificate, movedPackages } from '../src/cluster/drift.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
-import { packageMismatches } from '../src/cluster/packages.js'
 import { tlsOf } from '../src/cluster/tls.js'
 import { OperationError } from '../src/operations/errors.js'
 import type { CheckContext, Step } from '../src/operations/step.js'
@@ -112,35 +110,11 @@ async function strangers(bench: Bench, primary: ClusterNode, signal: AbortSignal
 
 /** The versions that are named, and otherwise those that an operation saw last, against those that are installed now. */
 function packageDrift(bench: Bench): DriftItem[] {
-  return bench.cluster.nodes.flatMap(node => {
-    if (bench.absent.has(node.name)) return []
-    const now = bench.found(node).server.packages
-    const named = packageMismatches(wantedPackages(bench.layout, bench.cluster.packages), now)
-      .filter(({ name, installed }) => bench.layout.packages.includes(name) && installed !== undefined)
-      .map(
-        ({ name, installed, wanted }): DriftItem => ({
-          kind: 'package',
-          node: node.name,
-          detail: `${name} is ${installed}, and the description says ${wanted}.`,
-          remedy:
-            'If it was moved on purpose, say so in "packages". Otherwise install the other version by hand, on one standby after the other ' +
-            'and the primary last: it restarts the server.',
-        }),
-      )
-    const moved = Object.entries(node.installed ?? {})
-      .filter(([name, version]) => now[name] !== undefined && now[name] !== version)
-      .filter(([name]) => !named.some(({ detail }) => detail.startsWith(`${name} is `)))
-      .map(
-        ([name, version]): DriftItem => ({
-          kind: 'package',
-          node: node.name,
-          detail: `${name} was ${version} when an operation last looked, and is ${now[name]} now.`,
-          remedy:
-            'If that was meant, PUT the description of the cluster takes note of it. A server runs with its old program until it is restarted.',
-        }),
-      )
-    return [...named, ...moved]
-  })
+  const present = bench.cluster.nodes.filter(({ name }) => !bench.absent.has(name))
+  const wanted = wantedPackages(bench.layout, bench.cluster.packages).filter(({ name }) =>
+    bench.layout.packages.includes(name),
+  )
+  return present.flatMap(node => movedPackages(node, wanted, bench.found(node).server.packages))
 }
 
 /** One of our own is made anew by its step, which is drift then. Of another one it can only be said. */
@@ -150,16 +124,7 @@ async function certificateDrift(bench: Bench, signal: AbortSignal): Promise<Drif
   const found = await Promise.all(
     present.map(async (node): Promise<DriftItem[]> => {
       const end = await endOfCertificate(bench, node, signal)
-      // One that has ended already is what the step itself objects to.
-      if (end === undefined || end.days < 0 || end.days >= RENEWAL_DAYS) return []
-      return [
-        {
-          kind: 'certificate',
-          node: node.name,
-          detail: `The certificate of the server ends in ${end.days} days, at ${end.at}.`,
-          remedy: `Put a new one in its place; then POST …/nodes/${node.name}/provision lets the running server read it.`,
-        },
-      ]
+      return endingCertificate(node, end)
     }),
   )
   return found.flat()

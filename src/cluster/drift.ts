@@ -1,5 +1,8 @@
 /** What a cluster's hosts have that its record does not say, or the other way round. */
 import { type Static, Type } from 'typebox'
+import { RENEWAL_DAYS } from './certificate.js'
+import type { ClusterNode } from './model.js'
+import { packageMismatches, type WantedPackage } from './packages.js'
 
 export const DriftItem = Type.Object(
   {
@@ -38,3 +41,47 @@ export const Drift = Type.Object(
   },
 )
 export type Drift = Static<typeof Drift>
+
+/** The versions that are named, and otherwise those that an operation saw last, against those that are installed now. */
+export function movedPackages(
+  node: Pick<ClusterNode, 'name' | 'installed'>,
+  wanted: readonly WantedPackage[],
+  now: Readonly<Record<string, string>>,
+): DriftItem[] {
+  const named = packageMismatches(wanted, now).filter(({ installed }) => installed !== undefined)
+  const moved = Object.entries(node.installed ?? {})
+    .filter(([name, version]) => now[name] !== undefined && now[name] !== version)
+    .filter(([name]) => !named.some(mismatch => mismatch.name === name))
+  const item = (detail: string, remedy: string): DriftItem => ({ kind: 'package', node: node.name, detail, remedy })
+  return [
+    ...named.map(({ name, installed, wanted: version }) =>
+      item(
+        `${name} is ${installed}, and the description says ${version}.`,
+        'If it was moved on purpose, say so in "packages". Otherwise install the other version by hand, on one standby after the other ' +
+          'and the primary last: it restarts the server.',
+      ),
+    ),
+    ...moved.map(([name, version]) =>
+      item(
+        `${name} was ${version} when an operation last looked, and is ${now[name]} now.`,
+        'If that was meant, PUT the description of the cluster takes note of it. A server runs with its old program until it is restarted.',
+      ),
+    ),
+  ]
+}
+
+/** Of a certificate that somebody else makes. One that has ended already is what the step itself objects to. */
+export function endingCertificate(
+  { name }: Pick<ClusterNode, 'name'>,
+  end: { days: number; at: string } | undefined,
+): DriftItem[] {
+  if (end === undefined || end.days < 0 || end.days >= RENEWAL_DAYS) return []
+  return [
+    {
+      kind: 'certificate',
+      node: name,
+      detail: `The certificate of the server ends in ${end.days} days, at ${end.at}.`,
+      remedy: `Put a new one in its place; then POST …/nodes/${name}/provision lets the running server read it.`,
+    },
+  ]
+}
