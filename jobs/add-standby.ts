@@ -18,6 +18,7 @@ import { proveArchive } from './steps/archive-proof.js'
 import { nodeSshStages, proveNodeSsh } from './steps/node-ssh.js'
 import { preflight } from './steps/preflight.js'
 import { proveReplication } from './steps/proof.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { makeStandby } from './steps/standby.js'
 import { refuseUnusableCertificates } from './steps/tls-files.js'
 import { refuseIdleUpstream } from './steps/upstream.js'
@@ -45,7 +46,12 @@ export const addStandby = defineOperation({
       ...archiveMembersStages(bench, dataNodes(members)),
       stage('make the standby', makeStandby(bench, joining, primary)),
       ...(witness.length > 0
-        ? [stage('let the witness know', ...witness.map(node => [informWitness(bench, node, primary)]))]
+        ? [
+            stage(
+              'let the witness know',
+              ...witness.map(node => [...readyForRepmgr(bench, node), informWitness(bench, node, primary)]),
+            ),
+          ]
         : []),
       stage('prove it', [
         ...tellOfAbsent(bench),

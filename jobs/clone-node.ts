@@ -17,9 +17,9 @@ import {
 import { giveUpCopy, onceEmptied } from './steps/give-up-copy.js'
 import { onceRegistered } from './steps/order.js'
 import { preflight } from './steps/preflight.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { clone } from './steps/standby.js'
 import { proveStopped, stopServer } from './steps/stop.js'
-import { takeOver } from './steps/take-over.js'
 
 /** A copy of the primary, ready to be started as its standby. What is somebody's is emptied only where confirmed. */
 export const cloneNode = defineOperation({
@@ -38,7 +38,10 @@ export const cloneNode = defineOperation({
     const copy = onceRegistered(bench, primary, clone(bench, node, primary))
     // A whole copy that nobody has started is what this call makes: there is nothing to replace.
     if (!isInUse(server) || !server.everStarted)
-      return [stage('look first', [preflight(bench, [node], { upstream })]), stage('clone', [copy])]
+      return [
+        stage('look first', [preflight(bench, [node], { upstream })]),
+        stage('clone', [...readyForRepmgr(bench, node), copy]),
+      ]
     if (!isStandby(server)) throw new NotAStandby(node.name, 'it may hold what the primary does not.')
     if (input.confirm !== node.name) {
       throw new ConfirmationRequired(
@@ -49,7 +52,7 @@ export const cloneNode = defineOperation({
     return [
       stage('look first', [preflight(bench, [node], { upstream, oldCopy: async () => 'emptied' })]),
       stage('give up the copy that it has', [
-        ...takeOver(bench, node),
+        ...readyForRepmgr(bench, node),
         stopServer(bench, node),
         proveStopped(bench, node),
         giveUpCopy(bench, node, primary),

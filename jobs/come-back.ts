@@ -17,12 +17,12 @@ import { startServer } from './steps/primary.js'
 import { checkpointPrimary } from './steps/primary-checkpoint.js'
 import { thawStandby } from './steps/promotion/thaw-standby.js'
 import { proveReplication } from './steps/proof.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { NotRewindable, refuseUnmeantClone, rewind } from './steps/rewind.js'
 import { recordRoles } from './steps/roles-record.js'
 import { follow, registerStandbyNode } from './steps/standby.js'
 import { markAsStandby } from './steps/standby-mark.js'
 import { holdStopped, stopServer } from './steps/stop.js'
-import { takeOver } from './steps/take-over.js'
 import { tellSource } from './steps/told-source.js'
 import { dropUnusedSlots } from './steps/unused-slots.js'
 import { refuseIdleUpstream } from './steps/upstream.js'
@@ -73,7 +73,7 @@ export function planComeBack(bench: Bench, input: ComeBackInput): Plan {
       makeSlot(bench, upstream, node),
     ]),
     stage('see to it that nobody writes there', [
-      ...takeOver(bench, node),
+      ...readyForRepmgr(bench, node),
       ...[markAsStandby(bench, node), holdStopped(bench, node), stopServer(bench, node)].map(once),
     ]),
     stage('see what it has, and bring it to what the primary has', [
@@ -100,7 +100,7 @@ export function planComeBack(bench: Bench, input: ComeBackInput): Plan {
         }),
         ...witnesses(nodes)
           .filter(({ name }) => !bench.absent.has(name))
-          .map(witness => informWitness(bench, witness, primary)),
+          .flatMap(witness => [...readyForRepmgr(bench, witness), informWitness(bench, witness, primary)]),
       ],
       [dropUnusedSlots(bench, node, primary)],
     ),

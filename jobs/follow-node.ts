@@ -11,6 +11,7 @@ import { tellOfAbsent } from './steps/absent.js'
 import { CannotFollow, dropFormerSlots, moveStream } from './steps/move-stream.js'
 import { thawStandby } from './steps/promotion/thaw-standby.js'
 import { proveReplication } from './steps/proof.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { follow, registerStandbyNode } from './steps/standby.js'
 import { refuseIdleUpstream } from './steps/upstream.js'
 import { informWitness } from './steps/witness.js'
@@ -70,11 +71,17 @@ export const followNode = defineOperation({
         thawStandby(bench, node),
         moveStream(bench, node, primary),
         follow(bench, node, primary),
+        ...readyForRepmgr(bench, node),
         registerStandbyNode(bench, node, primary),
         dropFormerSlots(bench, node, primary),
       ]),
       ...(witness.length > 0
-        ? [stage('let the witness know', ...witness.map(one => [informWitness(bench, one, primary)]))]
+        ? [
+            stage(
+              'let the witness know',
+              ...witness.map(one => [...readyForRepmgr(bench, one), informWitness(bench, one, primary)]),
+            ),
+          ]
         : []),
       stage('prove it', [...tellOfAbsent(bench), proveReplication(bench, primary, [node])]),
     ]

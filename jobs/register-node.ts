@@ -6,6 +6,7 @@ import { recordMembers } from './record-members.js'
 import { nodeNamed, refuseStopped, refuseUnprovisioned } from './refusals.js'
 import { onceRegistered, onceStarted } from './steps/order.js'
 import { registerPrimaryNode } from './steps/primary.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { follow, registerStandbyNode } from './steps/standby.js'
 import { informWitness } from './steps/witness.js'
 
@@ -22,14 +23,17 @@ export const registerNode = defineOperation({
       refuseStopped(bench, one)
     }
     return [
-      stage(
-        'register with repmgr',
-        isWitness(node)
+      stage('register with repmgr', [
+        ...readyForRepmgr(bench, node),
+        ...(isWitness(node)
           ? [onceRegistered(bench, primary, informWitness(bench, node, primary))]
           : node === primary
             ? [onceStarted(bench, primary, registerPrimaryNode(bench, node))]
-            : [onceRegistered(bench, primary, follow(bench, node, primary)), registerStandbyNode(bench, node, primary)],
-      ),
+            : [
+                onceRegistered(bench, primary, follow(bench, node, primary)),
+                registerStandbyNode(bench, node, primary),
+              ]),
+      ]),
     ]
   },
   complete: (store, bench, input) => recordMembers(store, bench, [nodeNamed(bench, input.node)]),

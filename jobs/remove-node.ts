@@ -19,6 +19,7 @@ import { wipeArchive } from './steps/archive-wipe.js'
 import { closeFirewall, openFirewall } from './steps/firewall.js'
 import { keepAside, proveGone, tellWhatStays, tellWhoStillKnows } from './steps/let-go.js'
 import { nodeSshStages } from './steps/node-ssh.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { dropSlot } from './steps/slot.js'
 import { proveStopped, stopServer } from './steps/stop.js'
 import { takeOver } from './steps/take-over.js'
@@ -125,7 +126,7 @@ const membersOf = ({ cluster, absent, found }: Bench) =>
 
 /** What the others know of it, so that it cannot come in again. */
 const leave = (bench: Bench, rest: Bench, node: ClusterNode, primary: ClusterNode): Stage[] => [
-  stage('take it out of the cluster', [unregister(bench, node, primary)]),
+  stage('take it out of the cluster', [...readyForRepmgr(bench, primary), unregister(bench, node, primary)]),
   stage(
     'let it in no more',
     ...membersOf(rest).map(member => [
@@ -144,7 +145,12 @@ const leave = (bench: Bench, rest: Bench, node: ClusterNode, primary: ClusterNod
 function informStages(bench: Bench, rest: Bench, primary: ClusterNode): Stage[] {
   const running = witnesses(membersOf(rest)).filter(one => bench.found(one).server.running)
   if (running.length === 0) return []
-  return [stage('let the witness know', ...running.map(one => [informWitness(rest, one, primary)]))]
+  return [
+    stage(
+      'let the witness know',
+      ...running.map(one => [...readyForRepmgr(rest, one), informWitness(rest, one, primary)]),
+    ),
+  ]
 }
 
 const forgetStream = (bench: Bench, rest: Bench, node: ClusterNode, primary: ClusterNode): Stage[] => [

@@ -16,6 +16,7 @@ import { exchangeRoles } from './steps/exchange-roles.js'
 import { startServer } from './steps/primary.js'
 import { clearPromotionMark } from './steps/promotion-mark.js'
 import { proveReplication } from './steps/proof.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { recordRoles } from './steps/roles-record.js'
 import { dropSlot } from './steps/slot.js'
 import { follow } from './steps/standby.js'
@@ -162,7 +163,7 @@ export function exchangeStages(
       }),
       ...witnesses(nodes)
         .filter(({ name }) => !bench.absent.has(name))
-        .map(node => informWitness(bench, node, to)),
+        .flatMap(node => [...readyForRepmgr(bench, node), informWitness(bench, node, to)]),
     ]),
     ...(waited.length > 0 ? [stage('wait for the others', ...waited.map(node => [follow(bench, node, to)]))] : []),
     // What nobody streams from any more would keep WAL for ever.

@@ -2,6 +2,7 @@ import { stage } from '../src/operations/step.js'
 import { defineOperation } from './define-operation.js'
 import { findPrimary } from './find-primary.js'
 import { NodeIsPrimary, nodeNamed, refuseStopped } from './refusals.js'
+import { readyForRepmgr } from './steps/ready-for-repmgr.js'
 import { unregister } from './steps/unregister.js'
 
 /** repmgr's metadata forget a standby; its server goes on as it was. */
@@ -15,7 +16,7 @@ export const unregisterNode = defineOperation({
     const primary = findPrimary(bench)
     if (node === primary) throw new NodeIsPrimary(node.name, 'unregistered')
     refuseStopped(bench, primary)
-    return [stage('unregister from repmgr', [unregister(bench, node, primary)])]
+    return [stage('unregister from repmgr', [...readyForRepmgr(bench, primary), unregister(bench, node, primary)])]
   },
   complete: async () => undefined,
 })

@@ -56,6 +56,8 @@ const WIPED = ['pg2/archive-removal', 'pg2/ssh-removal', 'pg2/wipe', 'pg2/close-
 /** What the others forget of pg2, and how it is seen that they have. */
 const OUT = ['pg2/unregister', 'pg1/access', 'pg1/firewall', 'pg1/pass-file']
 const GONE = ['pg1/drop-slot-of-pg2', 'cluster/gone']
+/** What an adopted node gets before repmgr is run there. */
+const READY = (node: string) => [`${node}/take-over`, `${node}/repmgr-passwords`, `${node}/repmgr-conf`]
 const MOVED = ['pg2/upstream', 'pg2/follow', 'pg2/register', 'pg2/former-slots']
 const ERASE = (node: string) =>
   ['stop', 'stopped', 'archive-removal', 'ssh-removal', 'wipe', 'close-firewall', 'traces'].map(
@@ -451,16 +453,24 @@ const situations: [
     'wipe pg2',
     'that was adopted: marked before it leaves',
     RUNNING,
-    ['pg2/take-over', ...OUT, 'pg2/stop', 'pg2/stopped', ...GONE, ...WIPED],
+    ['pg2/take-over', ...READY('pg1'), ...OUT, 'pg2/stop', 'pg2/stopped', ...GONE, ...WIPED],
     { adopted: true, confirm: 'pg2' },
   ],
   [
     'clone pg2',
     'that was adopted: marked before it is stopped',
     RUNNING,
-    ['cluster/checks', 'pg2/take-over', 'pg2/stop', 'pg2/stopped', 'pg2/give-up-copy', 'pg2/clone'],
+    ['cluster/checks', ...READY('pg2'), 'pg2/stop', 'pg2/stopped', 'pg2/give-up-copy', 'pg2/clone'],
     { adopted: true, confirm: 'pg2' },
   ],
+  [
+    'unregister pg2',
+    'that was adopted: repmgr is run on the primary',
+    RUNNING,
+    [...READY('pg1'), 'pg2/unregister'],
+    { adopted: true },
+  ],
+  ['register pg2', 'that was adopted', RUNNING, [...READY('pg2'), 'pg2/follow', 'pg2/register'], { adopted: true }],
   ['follow pg2', 'a standby', RUNNING, [...MOVED, 'cluster/proof']],
   [
     'follow pg2',

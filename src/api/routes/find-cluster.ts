@@ -26,9 +26,14 @@ export async function findNode(
   return { cluster, node }
 }
 
-/** Throws unless a bootstrap of the cluster has succeeded. */
+/** Throws unless a bootstrap of the cluster has succeeded, or it was adopted and lets the service in. */
 export function refuseUnbuilt(cluster: Cluster): void {
   if (cluster.builtAt !== undefined) return
+  if (cluster.nodes.some(({ adopted }) => adopted === true))
+    throw new ProblemError(
+      'cluster-not-built',
+      `${cluster.name} was adopted, and its servers do not let this service in yet: PUT /v1/clusters/${cluster.name} with its description first.`,
+    )
   throw new ProblemError(
     'cluster-not-built',
     `${cluster.name} has not been built: POST /v1/clusters with its description and "bootstrap": true first.`,
