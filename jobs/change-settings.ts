@@ -3,6 +3,7 @@ import type { ClusterNode } from '../src/cluster/model.js'
 import { withSettings } from '../src/cluster/settings-change.js'
 import { dataNodes, upstreamOf, witnesses } from '../src/cluster/topology.js'
 import { type Plan, type Step, stage } from '../src/operations/step.js'
+import type { SettingState } from '../src/postgres/setting-state.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
 import { findPrimary } from './find-primary.js'
@@ -11,8 +12,10 @@ import { refuseStopped } from './refusals.js'
 import { refuseWrongSettings, SettingRefused } from './refuse-settings.js'
 import { beginRolling, completeRolling, failedRolling, rollingEnds } from './rolling.js'
 import { rollingSettings } from './rolling-settings.js'
+import { askLocal } from './steps/local-sql.js'
 import { restartIfNeeded } from './steps/restart-if-needed.js'
 import { settingState, writeSettings } from './steps/settings.js'
+import { isInMainFile } from './steps/settings-last.js'
 import { namesFor, proveSettings } from './steps/settings-proof.js'
 import { follow } from './steps/standby.js'
 
@@ -32,7 +35,9 @@ export const changeSettings = defineOperation({
     await Promise.all(
       bench.cluster.nodes.map(async node => {
         const { shadowed } = await settingState(bench, node, signal)
-        const inTheWay = shadowed.filter(({ name }) => namesFor(input, node).has(name))
+        const inTheWay = [...shadowed, ...(await setBySql(bench, node, signal, shadowed))]
+          .filter(({ name }) => namesFor(input, node).has(name))
+          .filter(({ by }) => node.adopted !== true || !isInMainFile(bench.layout, by))
         if (inTheWay.length > 0) throw new SettingRefused(inTheWay.map(({ name, by }) => shadow(node, name, by)))
       }),
     )
@@ -84,6 +89,25 @@ function afterPrimary(bench: Bench, node: ClusterNode, primary: ClusterNode, ups
     restartIfNeeded(bench, node, { upstream: primary, id: 'restart-after' }),
     { ...follow(bench, node, upstream), id: `${node.name}/follow-after` },
   ]
+}
+
+/** Of an adopted node our file may not be there yet, and ALTER SYSTEM will count before it all the same. */
+async function setBySql(
+  bench: Bench,
+  node: ClusterNode,
+  signal: AbortSignal,
+  known: SettingState['shadowed'],
+): Promise<SettingState['shadowed']> {
+  if (node.adopted !== true) return []
+  const json = await askLocal(
+    bench,
+    node,
+    signal,
+    `SELECT COALESCE(json_agg(json_build_object('name', lower(name), 'by', sourcefile || ' line ' || sourceline)), '[]')
+       FROM pg_file_settings WHERE sourcefile = current_setting('data_directory') || '/postgresql.auto.conf'`,
+  )
+  const lines = JSON.parse(json) as SettingState['shadowed']
+  return lines.filter(({ name }) => !known.some(one => one.name === name))
 }
 
 const shadow = (node: ClusterNode, name: string, by: string) =>

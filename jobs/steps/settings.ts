@@ -15,6 +15,7 @@ import { fileStep } from './file-step.js'
 import { askedSettings, hardwareSettings, withShared } from './hardware-settings.js'
 import { askLocal } from './local-sql.js'
 import { reloadIfRunning, servesAlready, staleReason } from './reload.js'
+import { countLast, setAgain } from './settings-last.js'
 
 /** In the order in which they count: what comes later wins. */
 export function settingsOf(bench: Bench, node: ClusterNode): Setting[] {
@@ -53,8 +54,9 @@ export function writeSettings(
     id,
     title: 'write the settings',
     file,
-    after: reloadIfRunning(bench, node),
-    unfinished: signal => staleReason(bench, node, layout.managedSettings, signal),
+    after: [...countLast(bench, node), ...reloadIfRunning(bench, node)],
+    unfinished: async signal =>
+      (await setAgain(bench, node, signal)) ?? staleReason(bench, node, layout.managedSettings, signal),
   })
   return {
     ...step,
