@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import type { Problem } from '../../src/api/problems.js'
 import type { ClusterStatus } from '../../src/cluster/status.js'
 import type { Operation, PlanPreview } from '../../src/operations/operation.js'
@@ -8,6 +8,7 @@ import { eventually } from '../fixtures/redis.js'
 import { lostRows, overlaps, prepareWriter, startWriter, writerAccess } from '../fixtures/writer.js'
 
 const SWITCHOVERS = 10
+const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 
 t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, async t => {
   const { lab, node, addHosts, start } = await startLabTest(t, 'switchover', { postgres: true })
@@ -29,6 +30,12 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     )
   const slots = (host: string) =>
     psql(lab, host, "SELECT string_agg(slot_name || ' ' || active, ',' ORDER BY slot_name) FROM pg_replication_slots")
+
+  const ends = async () => {
+    const { primary, nodes } = await status()
+    const [to = '', third = ''] = nodes.flatMap(({ name, role }) => (role === 'standby' ? [name] : []))
+    return { primary: primary ?? '', to, third }
+  }
 
   const { body: built } = await service.call<Operation>('POST', '/v1/clusters?wait=60', {
     body: { name: 'orders', postgresVersion: 15, nodes: hosts.map(node), access: writerAccess(lab), bootstrap: true },
@@ -61,11 +68,13 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     )
     await sleep(1000)
     const took: number[] = []
+    const begins: number[] = []
     for (let turn = 1; turn <= SWITCHOVERS; turn += 1) {
       const to = ['pg2', 'pg3', 'pg1'][turn % 3] as string
       const before = (await status()).primary
       if (before === to) continue
       const begun = performance.now()
+      begins.push(Date.now())
       const { body } = await call('', { to })
       const operation = await ended(() => service, body.id)
       took.push(Math.round(performance.now() - begun))
@@ -83,7 +92,15 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     t.ok(report.acknowledged.length > 500, `${report.acknowledged.length} rows were acknowledged`)
     t.same(await lostRows(lab, primary ?? '', report), [], 'none of them is lost')
     t.same(overlaps(report), [], 'no two accepted writes at a time')
-    t.comment(`took ${took.join(', ')} ms; writes refused for ${report.gaps.map(({ ms }) => ms).join(', ')} ms`)
+    const refused = begins.map((begin, index) => {
+      const end = begins[index + 1] ?? Number.POSITIVE_INFINITY
+      return Math.max(...report.gaps.filter(({ from }) => from >= begin && from < end).map(({ ms }) => ms))
+    })
+    t.comment(`took ${took.join(', ')} ms; writes refused for ${refused.join(', ')} ms`)
+    t.equal(refused.length, SWITCHOVERS)
+    t.ok(median(refused) <= 500, `writes refused for ${median(refused)} ms, median`)
+    t.ok(Math.max(...refused) <= 1500, `for ${Math.max(...refused)} ms at most`)
+    t.ok(median(took) <= 4000, `the whole took ${median(took)} ms, median`)
     for (const { name } of hosts) {
       const { exitCode, stdout } = await show(name)
       t.equal(exitCode, 0, `repmgr cluster show on ${name}: ${stdout}`)
@@ -139,7 +156,7 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     t.match(failed.error, {
       code: 'switchover-taken-back',
       outcome: 'failed_clean',
-      detail: /is the primary as before.*had not ended in time.*app/s,
+      detail: /is the primary as before.*had not ended in time.*A session of app /s,
     })
     await healthy(old)
     t.equal(await slots(to), '', 'the slots for the new order are gone again')
@@ -149,6 +166,72 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     const { body: again } = await call('', { to })
     t.equal((await ended(() => service, again.id)).state, 'succeeded')
     await healthy(to)
+  })
+
+  /** Asks for a switchover that cannot be through in time, and returns what it says and for how long writes were refused. */
+  const takenBack = async (t: Test, old: string, to: string, deadlineMs: number) => {
+    const writer = await startWriter(
+      t,
+      lab,
+      hosts.map(({ address }) => address),
+    )
+    await sleep(500)
+    const { body } = await call('', { to, deadlineMs })
+    const { error } = await ended(() => service, body.id)
+    t.match(error, { code: 'switchover-taken-back', outcome: 'failed_clean' })
+    await sleep(500)
+    const report = await writer.end()
+    t.same(await lostRows(lab, old, report), [])
+    t.same(overlaps(report), [])
+    return { said: `${error?.detail} ${error?.remedy}`, refusedMs: Math.max(...report.gaps.map(({ ms }) => ms)) }
+  }
+
+  await t.test('what is in the way is named: an archive that does not answer', async t => {
+    const { primary: old, to } = await ends()
+    await psql(lab, old, "ALTER SYSTEM SET archive_command = 'sleep 60'")
+    await psql(lab, old, 'SELECT pg_reload_conf(), pg_switch_wal()')
+    await eventually(async () => (await lab.signal(old, 'postgres: 15/main: archiver archiving', 'SIGCONT')) > 0)
+    const { said } = await takenBack(t, old, to, 3000)
+    t.match(said, /archiver \(process \d+\) had not ended, it is stuck on segment [0-9A-F]{24}; .*archive: [1-9]/)
+    await psql(lab, old, 'ALTER SYSTEM RESET archive_command')
+    await psql(lab, old, 'SELECT pg_reload_conf()')
+    const waits = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+    await eventually(async () => (await psql(lab, old, waits)) === '0', 90_000)
+    await healthy(old)
+  })
+
+  await t.test('a standby that takes no WAL', async t => {
+    const { primary: old, to, third } = await ends()
+    t.ok((await lab.signal(third, 'walreceiver', 'SIGSTOP')) > 0)
+    const { said } = await takenBack(t, old, to, 3000)
+    t.match(said, new RegExp(`walsender to ${third} \\(process \\d+\\) waits until ${third} confirms`))
+    await lab.signal(third, 'walreceiver', 'SIGCONT')
+    await healthy(old)
+  })
+
+  await t.test('a query on the standby that holds replay up', async t => {
+    const { primary: old, to } = await ends()
+    await psql(lab, old, 'CREATE TABLE held AS SELECT 1 AS number')
+    await eventually(async () => (await psql(lab, to, "SELECT to_regclass('held')")) === 'held')
+    const report = ['env', 'PGAPPNAME=report', 'psql', '-XAtqc', 'BEGIN; SELECT * FROM held; SELECT pg_sleep(120)']
+    const running = lab.exec(to, ['sudo', '-u', 'postgres', ...report], { reject: false })
+    const sleeping =
+      "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'report' AND wait_event = 'PgSleep'"
+    await eventually(async () => (await psql(lab, to, sleeping)) === '1')
+    await psql(lab, old, 'DROP TABLE held')
+    const { said, refusedMs } = await takenBack(t, old, to, 3000)
+    t.match(
+      said,
+      /held up by a query there \(Lock\/relation\)\. The oldest transaction there is of postgres \(report, process/,
+    )
+    t.notMatch(said, /pg_sleep|SELECT \*/, 'its text is not told')
+    t.ok(
+      refusedMs < 10_000,
+      `writes were refused for ${refusedMs} ms: the time is for the stop and the replay together`,
+    )
+    await psql(lab, to, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'report'")
+    await running
+    await healthy(old)
   })
 
   await t.test('a program that only stands in the data directory', async t => {
