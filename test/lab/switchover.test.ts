@@ -192,7 +192,10 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     await psql(lab, old, 'SELECT pg_reload_conf(), pg_switch_wal()')
     await eventually(async () => (await lab.signal(old, 'postgres: 15/main: archiver archiving', 'SIGCONT')) > 0)
     const { said } = await takenBack(t, old, to, 3000)
-    t.match(said, /archiver \(process \d+\) had not ended, it is stuck on segment [0-9A-F]{24}; .*archive: [1-9]/)
+    t.match(
+      said,
+      /archiver \(process \d+\) had not ended, its command has not answered for segment [0-9A-F]{24}; .*archive: [1-9]/,
+    )
     await psql(lab, old, 'ALTER SYSTEM RESET archive_command')
     await psql(lab, old, 'SELECT pg_reload_conf()')
     const waits = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
@@ -211,6 +214,8 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
 
   await t.test('a query on the standby that holds replay up', async t => {
     const { primary: old, to } = await ends()
+    await psql(lab, to, "ALTER SYSTEM SET max_standby_streaming_delay = '10min'")
+    await psql(lab, to, 'SELECT pg_reload_conf()')
     await psql(lab, old, 'CREATE TABLE held AS SELECT 1 AS number')
     await eventually(async () => (await psql(lab, to, "SELECT to_regclass('held')")) === 'held')
     const report = ['env', 'PGAPPNAME=report', 'psql', '-XAtqc', 'BEGIN; SELECT * FROM held; SELECT pg_sleep(120)']
@@ -231,6 +236,8 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     )
     await psql(lab, to, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'report'")
     await running
+    await psql(lab, to, 'ALTER SYSTEM RESET max_standby_streaming_delay')
+    await psql(lab, to, 'SELECT pg_reload_conf()')
     await healthy(old)
   })
 
