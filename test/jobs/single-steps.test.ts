@@ -58,7 +58,7 @@ const OUT = ['pg2/unregister', 'pg1/access', 'pg1/firewall', 'pg1/pass-file']
 const GONE = ['pg1/drop-slot-of-pg2', 'cluster/gone']
 /** What an adopted node gets before repmgr is run there. */
 const READY = (node: string) => [`${node}/take-over`, `${node}/repmgr-passwords`, `${node}/repmgr-conf`]
-const MOVED = ['pg2/upstream', 'pg2/follow', 'pg2/register', 'pg2/former-slots']
+const MOVED = ['pg2/thaw', 'pg2/upstream', 'pg2/follow', 'pg2/register', 'pg2/former-slots']
 const ERASE = (node: string) =>
   ['stop', 'stopped', 'archive-removal', 'ssh-removal', 'wipe', 'close-firewall', 'traces'].map(
     step => `${node}/${step}`,
