@@ -1,10 +1,11 @@
 /** What repmgr's metadata say of a node, and whether that is what they should say. */
+import type { MetadataNode } from '../../src/cluster/metadata.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { locationOf, priorityOf } from '../../src/cluster/topology.js'
 import { OperationError } from '../../src/operations/errors.js'
 import type { Check } from '../../src/operations/step.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
-import { type MetadataNode, readMetadata } from '../../src/repmgr/metadata.js'
+import { readMetadata } from '../../src/repmgr/metadata.js'
 import { addressOf, type Bench } from '../bench.js'
 
 /** Thrown when repmgr's metadata know another node by this node's number or name. */

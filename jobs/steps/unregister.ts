@@ -1,11 +1,12 @@
 /** Taking a node out of repmgr's metadata. It is asked of the primary, so the node itself may be dead. */
+import type { MetadataNode } from '../../src/cluster/metadata.js'
 import type { ClusterNode } from '../../src/cluster/model.js'
 import { changing } from '../../src/host/actions.js'
 import { render } from '../../src/host/command.js'
 import { OperationError } from '../../src/operations/errors.js'
 import type { Action, Check, Step } from '../../src/operations/step.js'
 import { unregisterNode } from '../../src/repmgr/commands.js'
-import { type MetadataNode, readMetadata } from '../../src/repmgr/metadata.js'
+import { readMetadata } from '../../src/repmgr/metadata.js'
 import type { Bench } from '../bench.js'
 import { MetadataConflict } from './registration.js'
 

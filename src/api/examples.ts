@@ -8,7 +8,7 @@ import type { Cluster, NodeSpec } from '../cluster/model.js'
 import type { Pause } from '../cluster/pause.js'
 import type { Readiness } from '../cluster/readiness.js'
 import type { SettingsReport } from '../cluster/settings-report.js'
-import type { ClusterStatus } from '../cluster/status.js'
+import type { ClusterStatus, NodeStatus } from '../cluster/status.js'
 import type { Operation, PlanPreview, StepRecord } from '../operations/operation.js'
 import type { AuditEvent } from '../store/event.js'
 import type { OperationEvent } from '../store/operations.js'
@@ -71,56 +71,124 @@ export const exampleCluster: Cluster = {
   version: 2,
 }
 
+const OBSERVED = '2026-11-22T09:20:00.001Z'
+
+const exampleMetadata: NonNullable<NodeStatus['metadata']> = {
+  rows: (['pg1', 'pg2'] as const).map((name, index) => ({
+    nodeId: index + 1,
+    name,
+    type: index === 0 ? 'primary' : 'standby',
+    active: true,
+    upstream: index === 0 ? null : 'pg1',
+    host: exampleNode(name).host,
+    port: 5432,
+    priority: 100,
+    location: 'default',
+  })),
+  disagreements: [],
+}
+
+const exampleSlot: NonNullable<NodeStatus['slot']> = {
+  name: 'repmgr_slot_2',
+  active: true,
+  retainedBytes: 0,
+  walStatus: 'reserved',
+  safeWalBytes: 10_804_527_800,
+}
+
 export const exampleStatus: ClusterStatus = {
   cluster: 'orders',
   primary: 'pg1',
   timeline: 1,
   systemIdentifier: '7575205301829416217',
-  diagnosis: { code: 'healthy', detail: 'pg1 accepts writes and every standby follows.' },
+  diagnosis: {
+    code: 'healthy',
+    detail: 'pg1 accepts writes and every standby follows.',
+    evidence: [
+      { node: 'pg1', observed: 'accepts writes on timeline 1, and has written up to 0/5000148', at: OBSERVED },
+      {
+        node: 'pg2',
+        observed:
+          'is in recovery on timeline 1, received up to 0/5000148, replayed up to 0/5000148; its WAL receiver is streaming, from pg1, and last heard from it 212 ms before',
+        at: OBSERVED,
+      },
+    ],
+  },
   nodes: [
     {
       name: 'pg1',
+      nodeId: 1,
       host: '192.0.2.11',
+      location: 'default',
+      priority: 100,
       role: 'primary',
       state: 'running',
+      failure: null,
       upstream: null,
+      receiver: null,
       timeline: 1,
       lsn: '0/5000148',
+      writtenLsn: '0/5000148',
+      receivedLsn: null,
+      replayedLsn: null,
       lagBytes: 0,
       lagMs: 0,
       syncState: null,
       slot: null,
+      slots: [
+        {
+          ...exampleSlot,
+          kind: 'physical',
+          temporary: false,
+          database: null,
+          node: 'pg2',
+          usedBy: 'pg2',
+          orphan: false,
+        },
+      ],
       applyDelayMs: null,
+      conflicts: null,
+      metadata: exampleMetadata,
       serverVersion: '15.18',
       startedAt: '2026-11-22T09:13:20.412Z',
       problem: null,
     },
     {
       name: 'pg2',
+      nodeId: 2,
       host: '192.0.2.12',
+      location: 'default',
+      priority: 100,
       role: 'standby',
       state: 'streaming',
+      failure: null,
       upstream: 'pg1',
+      receiver: {
+        status: 'streaming',
+        upstreamHost: '192.0.2.11',
+        slot: 'repmgr_slot_2',
+        lastMessageAgeMs: 212,
+      },
       timeline: 1,
       lsn: '0/5000148',
+      writtenLsn: null,
+      receivedLsn: '0/5000148',
+      replayedLsn: '0/5000148',
       lagBytes: 0,
       lagMs: 0,
       syncState: 'async',
-      slot: {
-        name: 'repmgr_slot_2',
-        active: true,
-        retainedBytes: 0,
-        walStatus: 'reserved',
-        safeWalBytes: 10_804_527_800,
-      },
+      slot: exampleSlot,
+      slots: [],
       applyDelayMs: null,
+      conflicts: { total: 0, tablespace: 0, lock: 0, snapshot: 0, bufferPin: 0, deadlock: 0, logicalSlot: 0 },
+      metadata: exampleMetadata,
       serverVersion: '15.18',
       startedAt: '2026-11-22T09:14:31.077Z',
       problem: null,
     },
   ],
   archive: null,
-  observedAt: '2026-11-22T09:20:00.001Z',
+  observedAt: OBSERVED,
   operation: null,
   pause: null,
 }

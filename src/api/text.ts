@@ -1,15 +1,12 @@
 /** The same things as aligned text, for people at a terminal who ask for `text/plain`. */
 import Table from 'cli-table3'
 import type { Adoption } from '../cluster/adoption.js'
-import type { ArchiveStatus } from '../cluster/archive-status.js'
 import type { Checks } from '../cluster/checks.js'
 import type { Drift } from '../cluster/drift.js'
 import type { Forgotten } from '../cluster/forgotten.js'
 import type { Cluster } from '../cluster/model.js'
-import type { NodeDetail } from '../cluster/node-detail.js'
 import { ownersOf, type Pause, type PauseState } from '../cluster/pause.js'
 import type { Readiness } from '../cluster/readiness.js'
-import type { ClusterStatus } from '../cluster/status.js'
 import type { Operation, PlanPreview, RequestRecord } from '../operations/operation.js'
 import type { AuditEvent } from '../store/event.js'
 import type { OperationEvent } from '../store/operations.js'
@@ -80,79 +77,11 @@ function tlsText({ name, tls }: Cluster): string {
   return `, TLS (${mode}, ${clients} of clients; GET /v1/clusters/${name}/ca.pem)`
 }
 
-const pauseLine = (pause: Pause) =>
+export const pauseLine = (pause: Pause) =>
   `Paused until ${pause.until} by ${ownersOf(pause)}: ${pause.reason}${pause.reference === undefined ? '' : ` (${pause.reference})`}`
 
 export const pauseStateText = ({ cluster, pause }: PauseState) =>
   pause === null ? `${cluster} is not paused.\n` : `${cluster}: ${pauseLine(pause)}\n`
-
-export function statusText(status: ClusterStatus): string {
-  const rows = status.nodes.map(node => [
-    node.name,
-    node.role,
-    node.state,
-    node.upstream,
-    node.timeline,
-    node.lsn,
-    node.lagBytes === null ? null : bytes(node.lagBytes),
-    node.lagMs === null ? null : `${node.lagMs} ms`,
-    node.syncState,
-    node.host,
-  ])
-  const problems = status.nodes
-    .filter(({ problem }) => problem !== null)
-    .map(({ name, problem }) => `${name}: ${problem}`)
-  return [
-    `${status.cluster}: ${status.diagnosis.code}. ${status.diagnosis.detail}`,
-    ...(status.operation === null ? [] : [`Running: /v1/operations/${status.operation}`]),
-    ...(status.pause === null ? [] : [pauseLine(status.pause)]),
-    '',
-    table(['NODE', 'ROLE', 'STATE', 'UPSTREAM', 'TLI', 'LSN', 'LAG', 'DELAY', 'SYNC', 'HOST'], rows),
-    ...(problems.length > 0 ? ['', ...problems] : []),
-    ...(status.archive === null ? [] : ['', archiveLine(status.archive)]),
-    '',
-  ].join('\n')
-}
-
-function archiveLine({
-  mode,
-  problem,
-  lastArchivedWal,
-  waitingSegments,
-  missing,
-  aloneSegments,
-}: ArchiveStatus): string {
-  const parts = [
-    `WAL archive (${mode}): last ${lastArchivedWal ?? 'none yet'}, ${waitingSegments} waiting`,
-    ...missing.map(({ node, segments }) => `${node} lacks ${segments}`),
-    ...(aloneSegments > 0 ? [`${aloneSegments} on the primary alone`] : []),
-    ...(problem === null ? [] : [problem]),
-  ]
-  return parts.join('; ')
-}
-
-export function nodeText({ cluster, record, status, observedAt }: NodeDetail): string {
-  const rows: [string, string | number | null][] = [
-    ['node', `${record.name} of ${cluster}`],
-    ['id', record.nodeId],
-    ['host', record.host],
-    ['ssh', `${record.ssh.user}, port ${record.ssh.port}, ${record.ssh.hostKey}`],
-    ['joined', record.joinedAt ?? 'not yet'],
-    ['role', status.role],
-    ['state', status.state],
-    ['upstream', status.upstream],
-    ['timeline', status.timeline],
-    ['lsn', status.lsn],
-    ['lag', status.lagBytes === null ? null : bytes(status.lagBytes)],
-    ['delay', status.lagMs === null ? null : `${status.lagMs} ms`],
-    ['slot', status.slot === null ? null : `${status.slot.name}, ${status.slot.active ? 'active' : 'not active'}`],
-    ['version', status.serverVersion],
-    ['started', status.startedAt],
-    ['problem', status.problem],
-    ['observed', observedAt],
-  ]
-  return `${rows.map(([name, value]) => `${name.padEnd(9)} ${value ?? '-'}`).join('\n')}\n`
-}
 
 export function forgottenText({ cluster, forgotten, remains }: Forgotten): string {
   const title = forgotten

@@ -1,9 +1,10 @@
-/** What the answers of all nodes mean together: a code for programs, and the same for people. Pure. */
+/** What the answers of all nodes mean together: a code for programs, the same for people, and what it rests on. Pure. */
 import { type Static, Type } from 'typebox'
-import { isExchanging } from './handover.js'
+import { Evidence } from './evidence.js'
 import type { Cluster } from './model.js'
 import { keptPaused } from './repmgrd.js'
 import type { NodeStatus } from './status.js'
+import { diagnoseWithoutPrimary } from './without-primary.js'
 
 export const Diagnosis = Type.Object(
   {
@@ -12,12 +13,17 @@ export const Diagnosis = Type.Object(
         'healthy',
         'not_built',
         'slot_lost',
+        'standby_diverged',
         'standby_down',
         'standby_detached',
         'slot_at_risk',
         'witness_down',
         'repmgrd_paused',
+        'standby_lagging',
+        'metadata_drift',
         'no_primary',
+        'primary_starting',
+        'primary_unreachable',
         'primary_unreachable_from_here',
         'two_primaries',
         'unreachable',
@@ -27,6 +33,9 @@ export const Diagnosis = Type.Object(
       { title: 'DiagnosisCode', description: 'For programs; more may come, so take an unknown one for "not healthy".' },
     ),
     detail: Type.String({ description: 'The same for people.' }),
+    evidence: Type.Array(Evidence, {
+      description: 'What every node answered, or why it did not, and what else the diagnosis rests on.',
+    }),
   },
   { additionalProperties: false, title: 'Diagnosis', description: 'What the answers of all nodes mean together.' },
 )
@@ -36,38 +45,49 @@ export type Diagnosis = Static<typeof Diagnosis>
 export interface Finding {
   code: (typeof BY_WEIGHT)[number]
   detail: string
+  /** Facts beside what each node answered. */
+  evidence?: { node: string; observed: string }[]
 }
 
 /**
- * The worst first: it is the diagnosis; all are told. A lost slot is worse than a node that is down: it cannot come back.
- * An archive that fails may be why something else is wrong, or the other way round.
+ * The worst first: it is the diagnosis; all are told. A lost slot and a history of its own are worse than a node that is
+ * down: it cannot come back by itself. An archive that fails may be why something else is wrong, or the other way round.
  */
 const BY_WEIGHT = [
   'slot_lost',
+  'standby_diverged',
   'standby_down',
   'standby_detached',
   'slot_at_risk',
   'witness_down',
   'repmgrd_paused',
   'archive_failing',
+  'standby_lagging',
+  'metadata_drift',
 ] as const
 
-/** `primaries`: data nodes of this cluster that accept writes. `findings`: of its nodes, in any order. */
+/** The last promotion that this service made, where the record has one. */
+export interface RecordedPromotion {
+  to: string
+  /** Not known while it is under way. */
+  timeline?: number
+}
+
+/**
+ * `primaries`: data nodes of this cluster that accept writes, each with its timeline. `findings`: of its nodes, in any order.
+ */
 export function diagnose(
   cluster: Cluster,
   nodes: readonly NodeStatus[],
-  primaries: readonly string[],
+  primaries: readonly { name: string; timeline: number }[],
   findings: readonly Finding[],
-): Diagnosis {
+  promotion: RecordedPromotion | undefined,
+): Omit<Diagnosis, 'evidence'> {
   const named = (state: NodeStatus['state']) => nodes.filter(node => node.state === state).map(({ name }) => name)
   const unreachable = named('unreachable')
   const foreign = named('foreign')
-  if (primaries.length > 1) {
-    return {
-      code: 'two_primaries',
-      detail: `${primaries.join(' and ')} both accept writes. Stop the one that must not, before anything else.`,
-    }
-  }
+  const [primary, second] = primaries
+  if (second) return { code: 'two_primaries', detail: severalPrimaries(primaries, promotion) }
   if (unreachable.length === nodes.length) {
     return cluster.builtAt === undefined
       ? {
@@ -82,29 +102,20 @@ export function diagnose(
   if (foreign.length > 0) {
     return { code: 'foreign_node', detail: `${foreign.join(', ')} runs another database cluster than this one.` }
   }
-  if (primaries.length === 0) {
-    // A cascading standby that follows says nothing of the primary.
-    const cascading = new Set(cluster.nodes.filter(({ upstream }) => upstream !== undefined).map(({ name }) => name))
-    const followed = nodes.find(
-      ({ name, state, upstream }) =>
-        state === 'streaming' && upstream && unreachable.includes(upstream) && !cascading.has(name),
-    )
-    return followed
-      ? {
-          code: 'primary_unreachable_from_here',
-          detail: `${followed.upstream} does not answer us, but ${followed.name} still receives from it.`,
-        }
-      : {
-          code: 'no_primary',
-          detail: `No node that answers accepts writes.${unfinished(cluster)}${keptPaused(cluster.repmgrd)}`,
-        }
-  }
+  if (!primary) return diagnoseWithoutPrimary(cluster, nodes, promotion?.to)
   const [worst, ...others] = [...findings].sort((a, b) => BY_WEIGHT.indexOf(a.code) - BY_WEIGHT.indexOf(b.code))
-  if (!worst) return { code: 'healthy', detail: `${primaries[0]} accepts writes and every standby follows.` }
+  if (!worst) return { code: 'healthy', detail: `${primary.name} accepts writes and every standby follows.` }
   return { code: worst.code, detail: [worst, ...others].map(({ detail }) => detail).join(' ') }
 }
 
-const unfinished = ({ handover }: Cluster) =>
-  !isExchanging(handover)
-    ? ''
-    : ` A switchover from ${handover.from} to ${handover.to} was begun and is not through: POST /v1/operations/${handover.operation}/retry goes on with it, unless it is still running.`
+/** Which one is right is not for this service to guess: a timeline alone proves nothing, somebody may have promoted a copy. */
+function severalPrimaries(
+  primaries: readonly { name: string; timeline: number }[],
+  promotion: RecordedPromotion | undefined,
+): string {
+  const each = primaries.map(({ name, timeline }) => `${name} (timeline ${timeline})`).join(' and ')
+  const last = promotion
+    ? `The last promotion that this service made was that of ${promotion.to}${promotion.timeline === undefined ? '' : `, to timeline ${promotion.timeline}`}.`
+    : 'This service has no promotion on record that would tell which one is right.'
+  return `${each} both accept writes. ${last} Stop the one that must not, before anything else.`
+}

@@ -156,7 +156,12 @@ async function openConnection(
   const end = async () => {
     open = false
     options.signal?.removeEventListener('abort', stop)
-    await Promise.race([client.end().catch(() => undefined), new Promise(resolve => setTimeout(resolve, 500).unref())])
+    // Who gave up has no time for a goodbye either.
+    if (!options.signal?.aborted)
+      await Promise.race([
+        client.end().catch(() => undefined),
+        new Promise(resolve => setTimeout(resolve, 500).unref()),
+      ])
     socket.destroy()
   }
   try {

@@ -1,16 +1,6 @@
 /** repmgr's own tables, read by SQL: its command line has no output that a program could trust. */
+import type { MetadataNode } from '../cluster/metadata.js'
 import type { Query } from '../postgres/connect.js'
-
-export interface MetadataNode {
-  nodeId: number
-  name: string
-  type: string
-  active: boolean
-  upstreamNodeId: number | null
-  conninfo: string
-  priority: number
-  location: string
-}
 
 /** Undefined where the extension is not there yet. */
 export async function readMetadata(query: Query): Promise<MetadataNode[] | undefined> {

@@ -3,9 +3,10 @@ import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { lagBytes, parseLsn } from '../../src/cluster/lsn.js'
 import { newCluster } from '../../src/cluster/model.js'
-import { describeStatus, type Observation } from '../../src/cluster/status.js'
+import type { Observation, Probe } from '../../src/cluster/observation.js'
+import { describeStatus } from '../../src/cluster/status.js'
 import { ServerUnreachable, withServer } from '../../src/postgres/connect.js'
-import { observeServer } from '../../src/postgres/observe.js'
+import { observe as readObservation } from '../../src/postgres/observe.js'
 import { scramVerifier } from '../../src/postgres/scram.js'
 import {
   freePort,
@@ -20,7 +21,7 @@ import { eventually } from '../fixtures/redis.js'
 const PASSWORD = 'a-password'
 const credentials = { user: 'repmgr', password: PASSWORD, database: 'repmgr' }
 const observe = (server: { host: string; port: number }, timeoutMs = 5000) =>
-  observeServer(server, credentials, { timeoutMs })
+  withServer(server, credentials, { timeoutMs }, query => readObservation(query))
 
 async function startPrimary(t: Test): Promise<TestPostgres> {
   const primary = await startPostgres(t)
@@ -50,11 +51,12 @@ t.test('replication slots with max_slot_wal_keep_size: at risk, then lost, on a 
     builtAt: '2026-03-01T12:00:00.000Z',
   }
   const diagnosis = async () => {
-    const probes = [
-      { node: 'pg1', observation: await observe(server) },
-      { node: 'pg2', failure: { reason: 'refused', detail: 'refused' } },
+    const now = '2026-03-01T12:00:00.000Z'
+    const probes: Probe[] = [
+      { node: 'pg1', at: now, observation: await observe(server) },
+      { node: 'pg2', at: now, failure: { reason: 'refused', detail: 'refused' } },
     ]
-    return describeStatus(cluster, probes, { now: '2026-03-01T12:00:00.000Z', operation: null }).diagnosis
+    return describeStatus(cluster, probes, { now, operation: null }).diagnosis
   }
   t.match(await slot(), { walStatus: 'reserved' })
   t.ok(((await slot())?.safeWalBytes ?? 0) > 0, 'so much may still be written')
@@ -102,6 +104,7 @@ t.test('a primary and its streaming standby', async t => {
     t.notOk('receiver' in streaming)
     t.notOk('receivedLsn' in streaming)
     t.notOk('replayedLsn' in streaming)
+    t.notOk('conflicts' in streaming)
     const before = parseLsn(String((await primary.query('SELECT pg_current_wal_lsn()::text AS lsn'))[0]?.lsn))
     const now = parseLsn((await observe(primary)).currentLsn ?? '')
     t.ok(lagBytes(now, before) >= 0)
@@ -121,7 +124,9 @@ t.test('a primary and its streaming standby', async t => {
     t.equal(byName.repmgr_slot_9?.active, false)
     t.match(byName.repmgr_slot_2, { walStatus: 'reserved', safeWalBytes: null }, 'no limit is set')
     const nothing = { retainedBytes: null, walStatus: null, safeWalBytes: null }
-    t.strictSame(byName.never_used, { name: 'never_used', active: false, ...nothing })
+    const lasting = { kind: 'physical', temporary: false, database: null, usedBy: null }
+    t.strictSame(byName.never_used, { name: 'never_used', active: false, ...lasting, ...nothing })
+    t.match(byName.repmgr_slot_2, { kind: 'physical', usedBy: 'pg2' })
   })
 
   await t.test('the standby', async t => {
@@ -139,7 +144,11 @@ t.test('a primary and its streaming standby', async t => {
       receiver: { status: 'streaming', upstreamHost: '127.0.0.1', slotName: 'repmgr_slot_2' },
       streams: [],
       slots: [],
+      conflicts: { tablespace: 0, lock: 0, snapshot: 0, bufferPin: 0, deadlock: 0, logicalSlot: 0 },
     })
+    const heardMs = seen.receiver?.lastMessageAgeMs
+    t.ok(typeof heardMs === 'number' && heardMs >= 0 && heardMs < 60_000, `${heardMs} ms ago`)
+    t.notOk('history' in seen, 'the first timeline has none')
     t.notOk('currentLsn' in seen)
     t.ok(lagBytes(parseLsn(seen.receivedLsn ?? ''), parseLsn(seen.replayedLsn ?? '')) >= 0)
     t.ok(typeof seen.replayAgeMs === 'number' && seen.replayAgeMs >= 0 && seen.replayAgeMs < 60_000)
@@ -187,8 +196,55 @@ t.test('a primary and its streaming standby', async t => {
     await standby.query('SELECT pg_promote()')
     const seen = await observe(standby)
     t.match(seen, { inRecovery: false, timeline: 2, systemIdentifier: streaming.systemIdentifier })
+    t.match(seen.history, /^1\t[0-9A-F]+\/[0-9A-F]+\t/, 'and where it left the first one')
     t.ok(seen.currentLsn)
   })
+})
+
+t.test('a standby that lost its stream just after a switch knows the timeline that it was on', async t => {
+  const primary = await startPrimary(t)
+  const heir = await startStandby(t, primary, { name: 'pg2', password: PASSWORD })
+  const standby = await startStandby(t, primary, { name: 'pg3', password: PASSWORD })
+  await heir.query('SELECT pg_promote()')
+  const streamFrom = async (conninfo: string) => {
+    await standby.query(`ALTER SYSTEM SET primary_conninfo = '${conninfo}'`)
+    await standby.query('SELECT pg_reload_conf()')
+  }
+  await streamFrom(`host=127.0.0.1 port=${heir.port} user=repmgr password=${PASSWORD} application_name=pg3`)
+  await heir.query('CREATE TABLE written_later (at int)')
+  await eventually(() => standby.query("SELECT 1 FROM pg_class WHERE relname = 'written_later'").then(rows => rows[0]))
+  t.match(await observe(standby), { timeline: 2, receiver: { status: 'streaming' } })
+  await streamFrom('')
+  const seen = await eventually(async () => {
+    const seen = await observe(standby)
+    return seen.receiver === undefined && seen
+  })
+  const [control] = await standby.query('SELECT timeline_id FROM pg_control_checkpoint()')
+  t.equal(control?.timeline_id, 1, 'its control file is of the last checkpoint')
+  t.equal(seen.timeline, 2)
+  t.equal(seen.history, (await observe(heir)).history)
+})
+
+t.test('a query that a standby cancels, and a slot of a subscriber', async t => {
+  const primary = await startPostgres(t, { settings: { wal_level: 'logical', max_replication_slots: 10 } })
+  await makeRepmgrRole(primary, scramVerifier(PASSWORD))
+  await primary.query('CREATE TABLE doomed (at int)')
+  await primary.query("SELECT pg_create_logical_replication_slot('feed', 'pgoutput')")
+  const settings = { max_standby_streaming_delay: 0 }
+  const standby = await startStandby(t, primary, { name: 'pg2', password: PASSWORD, settings })
+  t.match((await observe(primary)).slots, [{ name: 'feed', kind: 'logical', database: 'postgres', active: false }])
+  const reading = standby.query('SELECT pg_sleep(60) FROM (SELECT count(*) FROM doomed) AS empty')
+  const cancelled = t.rejects(reading, { code: '40001' })
+  await eventually(() =>
+    standby.query("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'").then(rows => rows[0]),
+  )
+  await primary.query('DROP TABLE doomed')
+  await cancelled
+  const { conflicts } = await eventually(async () => {
+    const seen = await observe(standby)
+    return (seen.conflicts?.lock ?? 0) > 0 && seen
+  })
+  t.match(conflicts, { lock: 1, snapshot: 0 })
 })
 
 t.test('why a server cannot be connected to', async t => {
@@ -205,7 +261,7 @@ t.test('why a server cannot be connected to', async t => {
     return error.reason
   }
   const as = (change: Partial<typeof credentials>) =>
-    observeServer(primary, { ...credentials, ...change }, { timeoutMs: 5000 })
+    withServer(primary, { ...credentials, ...change }, { timeoutMs: 5000 }, query => readObservation(query))
 
   await t.test('nothing listens', async t => {
     t.equal(await reasonOf(observe({ host: '127.0.0.1', port: await freePort() })), 'refused')
@@ -253,15 +309,18 @@ t.test('why a server cannot be connected to', async t => {
     const silent = await silentListener(t)
     const begun = performance.now()
     const abort = new AbortController()
-    const waiting = observeServer({ host: '127.0.0.1', port: silent }, credentials, {
-      timeoutMs: 20_000,
-      signal: abort.signal,
-    })
+    const never = async () => t.fail('it was let in')
+    const waiting = withServer(
+      { host: '127.0.0.1', port: silent },
+      credentials,
+      { timeoutMs: 20_000, signal: abort.signal },
+      never,
+    )
     setImmediate(() => abort.abort(new Error('enough')))
     await t.rejects(waiting, { message: 'enough' })
     t.ok(performance.now() - begun < 5000)
     await t.rejects(
-      observeServer(primary, credentials, { timeoutMs: 5000, signal: AbortSignal.abort(new Error('before')) }),
+      withServer(primary, credentials, { timeoutMs: 5000, signal: AbortSignal.abort(new Error('before')) }, never),
       { message: 'before' },
     )
   })

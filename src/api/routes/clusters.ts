@@ -32,7 +32,8 @@ import {
   wantsText,
 } from '../responses.js'
 import type { Services } from '../services.js'
-import { clustersText, clusterText, planText, statusText } from '../text.js'
+import { statusText } from '../status-text.js'
+import { clustersText, clusterText, planText } from '../text.js'
 import { ClusterParams, findCluster } from './find-cluster.js'
 import { confirmHostKeys } from './host-keys.js'
 import { refuseSettings } from './refuse-settings.js'
@@ -205,7 +206,8 @@ export const clusterRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
         tags: ['clusters'],
         summary: 'Ask the servers how they are',
         description:
-          'Asks every node just now, side by side, with a time limit each: one that hangs costs the answer nothing but its own row.',
+          'Asks every node just now, side by side, with one time limit for the whole answer of each: one that hangs costs the answer nothing but its own row. ' +
+          'The diagnosis says what the answers mean together, and on which facts it rests.',
         params: ClusterParams,
         querystring: NoQuery,
         response: {

@@ -20,7 +20,7 @@ import {
   sendEither,
 } from '../responses.js'
 import type { Services } from '../services.js'
-import { nodeText } from '../text.js'
+import { nodeText } from '../status-text.js'
 import { findNode, NodeParams } from './find-cluster.js'
 import { refuseOtherName } from './node-steps.js'
 
