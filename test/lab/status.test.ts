@@ -14,7 +14,7 @@ t.test('a cluster is looked at while something is wrong', { timeout: 600_000 }, 
   const service = await start()
   const body = { name: 'orders', postgresVersion: 15, nodes: hosts.map(node), bootstrap: true }
   const { body: queued } = await service.call<Operation>('POST', '/v1/clusters', { body })
-  const built = await ended(() => service, queued.id)
+  const built = await ended(() => service, queued.id, 400_000)
   t.equal(built.state, 'succeeded', JSON.stringify(built.error))
 
   const look = async () => (await service.call<ClusterStatus>('GET', '/v1/clusters/orders/status')).body
