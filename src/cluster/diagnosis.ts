@@ -2,7 +2,6 @@
 import { type Static, Type } from 'typebox'
 import { Evidence } from './evidence.js'
 import type { Cluster } from './model.js'
-import { keptPaused } from './repmgrd.js'
 import type { NodeStatus } from './status.js'
 import { diagnoseWithoutPrimary } from './without-primary.js'
 

@@ -5,6 +5,7 @@
 import { isExchanging } from './handover.js'
 import type { Cluster } from './model.js'
 import { isAlive, type ProbeFailure } from './observation.js'
+import { keptPaused } from './repmgrd.js'
 import type { NodeStatus } from './status.js'
 
 export type WithoutPrimary = {
@@ -82,7 +83,9 @@ function primaryInMetadata(nodes: readonly NodeStatus[], promoted: string | unde
   return promoted !== undefined && named.has(promoted) ? promoted : undefined
 }
 
-const unfinished = ({ handover }: Cluster) =>
+const unfinished = ({ handover, repmgrd }: Cluster) => `${exchange(handover)}${keptPaused(repmgrd)}`
+
+const exchange = (handover: Cluster['handover']) =>
   !isExchanging(handover)
     ? ''
     : ` A switchover from ${handover.from} to ${handover.to} was begun and is not through: POST /v1/operations/${handover.operation}/retry goes on with it, unless it is still running.`

@@ -13,7 +13,8 @@ import type { Command } from '../../src/host/command.js'
 import { Superseded } from '../../src/host/errors.js'
 import { type Host, openHostPool } from '../../src/host/host.js'
 import { type ChangeStep, type StepContext, stepsOf } from '../../src/operations/step.js'
-import { observeServer } from '../../src/postgres/observe.js'
+import { withServer } from '../../src/postgres/connect.js'
+import { observe as readObservation } from '../../src/postgres/observe.js'
 import {
   makeRepmgrRole,
   ownDirectory,
@@ -94,10 +95,11 @@ t.test('holding repmgrd still', { timeout: 600_000 }, async t => {
     server.query(`SELECT repmgr.repmgrd_pause(${paused})`, [], { database: 'repmgr' })
   const observe = async (server: TestPostgres) =>
     (
-      await observeServer(
+      await withServer(
         { host: server.host, port: server.port, trust: { tls: 'as-asked' } },
         { user: 'repmgr', database: 'repmgr', password: 'secret' },
         { timeoutMs: 10_000 },
+        query => readObservation(query),
       )
     ).repmgrd
   const AWAKE = { pg1: false, pg2: false }
