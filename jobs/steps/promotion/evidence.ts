@@ -25,6 +25,8 @@ export interface Evidence {
   /** Nodes that did not answer by SQL, and why. */
   silent: Map<string, string>
   traces: Map<string, VoteTrace>
+  /** Names of the nodes whose repmgrd is about, and not paused. */
+  repmgrd: string[]
   facts: Fact[]
 }
 
@@ -40,6 +42,7 @@ interface Said {
   standing?: Standing
   trace?: VoteTrace
   primaries: string[]
+  repmgrd?: boolean
   failure?: { reason: string; detail: string }
 }
 
@@ -49,7 +52,17 @@ async function askNode(bench: Bench, node: ClusterNode, signal: AbortSignal): Pr
       const standing = await readStanding(query)
       const trace = readTrace(await readTraceText(query), node.name)
       const rows = await query("SELECT node_name FROM repmgr.nodes WHERE type = 'primary' AND active").catch(() => [])
-      return { node, standing, ...(trace ? { trace } : {}), primaries: rows.map(row => String(row.node_name)) }
+      // Without its library the server has no such function.
+      const [daemon] = await query(
+        'SELECT repmgr.repmgrd_is_running() AND NOT repmgr.repmgrd_is_paused() AS acts',
+      ).catch(() => [])
+      return {
+        node,
+        standing,
+        ...(trace ? { trace } : {}),
+        primaries: rows.map(row => String(row.node_name)),
+        repmgrd: daemon?.acts === true,
+      }
     })
   } catch (error) {
     signal.throwIfAborted()
@@ -86,6 +99,7 @@ export async function gatherEvidence(
   const alive = await Promise.all(
     lost.map(async node => ({ node, how: await signsOfLife(bench, node, of(node), [...standbys.keys()], signal) })),
   )
+  const repmgrd = said.flatMap(one => (one.repmgrd ? [one.node.name] : []))
   const facts = said.flatMap(({ node, standing, failure }): Fact[] => {
     if (failure) return [{ who: node.name, detail: failure.detail }]
     if (!standing) return []
@@ -95,7 +109,7 @@ export async function gatherEvidence(
       { who: node.name, detail: `a standby on timeline ${standing.timeline} at ${standing.lsn ?? '?'}; ${stream}` },
     ]
   })
-  return { lost, alive: alive.filter(({ how }) => how.length > 0), standbys, silent, traces, facts }
+  return { lost, alive: alive.filter(({ how }) => how.length > 0), standbys, silent, traces, repmgrd, facts }
 }
 
 /**

@@ -94,6 +94,14 @@ export async function obstaclesTo(
       risk: `With ${count} of ${electors.length + 1} votes another service could promote another standby at the same time.`,
     })
   }
+  if (evidence.repmgrd.length > 0) {
+    const where = evidence.repmgrd.join(' and ')
+    found.push({
+      detail: `repmgrd runs on ${where} and is not paused: it may promote a standby by itself meanwhile.`,
+      remedy: 'Wait until it has, or pause it (repmgr service pause), then repeat the call.',
+      risk: `repmgrd on ${where} may promote another standby at the same time.`,
+    })
+  }
   const fences = await Promise.all(
     evidence.lost.map(async node => [node.name, await fenceable(bench, node, signal)] as const),
   )
