@@ -8,7 +8,7 @@ import { ReplicationSlot, slotName } from './slot.js'
 export const ServerSlot = Type.Object(
   {
     ...ReplicationSlot.properties,
-    kind: Type.Enum(['physical', 'logical'], { title: 'SlotKind' }),
+    kind: Type.Enum(['physical', 'logical'], { title: 'SlotKind', description: 'logical: of a subscriber.' }),
     temporary: Type.Boolean({ description: 'Gone with its session, as those of a base backup.' }),
     database: nullable(Type.String({ description: 'Of a logical one.' })),
     node: nullable(
