@@ -54,6 +54,19 @@ export class PromotionUnknown extends OperationError {
   }
 }
 
+/** Thrown when a standby was promoted, and something that comes after it failed. Nothing goes back. */
+export class PromotionUnfinished extends OperationError {
+  constructor(to: string, cause: unknown) {
+    const said = cause instanceof Error ? cause.message : String(cause)
+    super(`${to} was told to become the primary, and what comes after that could not be finished: ${said}`, {
+      code: 'promotion-unfinished',
+      outcome: 'failed_partial',
+      remedy: `Retry the operation: it goes on from there. ${to} is the primary, or becomes it; keep the old one stopped.`,
+      cause,
+    })
+  }
+}
+
 /** Thrown when another operation has told a standby, and it is not known what came of it. */
 export class PromotionPending extends OperationError {
   constructor(to: string, operation: string) {

@@ -20,6 +20,8 @@ export interface Fence {
   /** By this script, so that it can be undone: the mark was made, a server was ended. */
   made: boolean
   ran: boolean
+  /** It was begun, and nobody knows what came of it. */
+  unsure?: boolean
 }
 
 const FAST_MS = 1000
@@ -98,9 +100,9 @@ async function fenceBySsh(bench: Bench, node: ClusterNode, context: StepContext)
     const said = error instanceof OperationError ? [error.message, error.output ?? ''].join(' ').trim() : String(error)
     const late = error instanceof OperationError && error.code === 'cancelled'
     const why = late ? `Its host does not answer by SSH within ${SSH_MS / 1000} s.` : said
-    // It may have been carried out, all but the answer: an undo is harmless where nothing was done.
-    const unknown = error instanceof OperationError && error.outcome === 'unknown'
-    return { node, method: 'none', detail: why, made: unknown, ran: false }
+    // A mark that was there before is not ours to take away.
+    const unsure = late || (error instanceof OperationError && error.outcome === 'unknown')
+    return { node, method: 'none', detail: why, made: false, ran: false, unsure }
   }
 }
 
@@ -115,7 +117,15 @@ async function askHook(hook: FenceHook, bench: Bench, { name, host }: ClusterNod
 }
 
 /** Puts back what fencing has done on a host, where nobody was promoted. Returns what could not be put back. */
-export async function unfence(bench: Bench, { node, made, ran }: Fence, context: StepContext): Promise<string[]> {
+export async function unfence(
+  bench: Bench,
+  { node, made, ran, unsure }: Fence,
+  context: StepContext,
+): Promise<string[]> {
+  if (unsure)
+    return [
+      `It is not known whether ${node.name} was stopped: look whether it runs, and for standby.signal in its data directory.`,
+    ]
   if (!made && !ran) return []
   const { layout } = bench
   try {

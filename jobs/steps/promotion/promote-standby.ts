@@ -23,7 +23,7 @@ import { readTraceText, writeTrace } from '../../../src/postgres/vote.js'
 import type { Bench, Ledger } from '../../bench.js'
 import { streamConninfo } from '../stream-source.js'
 import { type Ballot, confirm, hasMajority, settle, undo, type Voter, vote } from './ballot.js'
-import { PromotionTakenBack, PromotionUnknown, PromotionUnsafe } from './errors.js'
+import { PromotionTakenBack, PromotionUnfinished, PromotionUnknown, PromotionUnsafe } from './errors.js'
 import { type Evidence, gatherEvidence } from './evidence.js'
 import { type Fence, fence, unfence } from './fencing.js'
 import { measureLoss } from './loss.js'
@@ -69,6 +69,8 @@ class PromotionRun {
   private readonly whole = new AbortController()
   private readonly begun = performance.now()
   private readonly context: StepContext
+  /** From the moment on that it was told, whatever the answer. */
+  private told: string | undefined
   private readonly decision: Decision = {
     evidence: [],
     replaced: [],
@@ -145,10 +147,11 @@ class PromotionRun {
       await this.choose(evidence, ballot, fences)
     } catch (error) {
       context.signal.throwIfAborted()
-      // Whom an earlier turn has told may be a primary by now: an old one must not come back beside it.
-      if (error instanceof PromotionUnknown || this.toldBefore(evidence, ballot) !== undefined) {
+      // Whom this turn, or an earlier one, has told may be a primary by now: an old one must not come back beside it.
+      if (this.told !== undefined || this.toldBefore(evidence, ballot) !== undefined) {
         await Promise.all(ballot.voters.map(({ vote }) => vote.release()))
-        throw error
+        if (this.told === undefined || error instanceof PromotionUnknown) throw error
+        throw new PromotionUnfinished(this.told, error)
       }
       await this.takeBack(ballot, fences, error)
     }
@@ -324,13 +327,17 @@ class PromotionRun {
     await confirm(bench, ballot, lsns, context)
     await candidate.vote.ping()
     let said = 'it was told.'
+    this.told = promotion.to
     try {
       await candidate.vote.query('SELECT pg_promote(false)')
       this.time(`${promotion.to} was told`)
     } catch (error) {
       said = error instanceof Error ? error.message : String(error)
       // Refused by the server, it was not told; an answer that got lost says nothing.
-      if (candidate.vote.held && isRefusal(error) && !(await this.isPrimary(promotion.to))) throw error
+      if (candidate.vote.held && isRefusal(error) && !(await this.isPrimary(promotion.to))) {
+        this.told = undefined
+        throw error
+      }
     }
     await this.untilPromoted(promotion.to, said)
     this.time(`${promotion.to} is the primary`)
@@ -366,13 +373,24 @@ class PromotionRun {
       timeline: position.timeline,
       ...(switchLsn ? { switchLsn } : {}),
     }
-    await this.ledger.update(cluster => ({ ...cluster, promotion: done }))
+    // An exchange of roles that was begun before is history now.
+    await this.ledger.update(({ handover: _handover, ...cluster }) => ({ ...cluster, promotion: done }))
     const above = (node: ClusterNode) => {
       const upstream = upstreamOf(node, bench.cluster.nodes, primary)
       return standbys.some(voter => voter.node === upstream) ? upstream : primary
     }
-    await Promise.all(standbys.map(({ node }) => this.makeSlot(above(node), node)))
-    await Promise.all(standbys.map(voter => this.follow(voter, above(voter.node))))
+    // One that cannot be reached any more is left to a rejoin: there is a primary.
+    await Promise.all(
+      standbys.map(async voter => {
+        try {
+          await this.makeSlot(above(voter.node), voter.node)
+          await this.follow(voter, above(voter.node))
+        } catch (error) {
+          context.signal.throwIfAborted()
+          context.log(`${voter.node.name} could not be re-pointed: ${error instanceof Error ? error.message : error}`)
+        }
+      }),
+    )
     await this.untilStreaming(standbys.map(({ node }) => ({ node, upstream: above(node) })))
     const rest = ballot.voters.filter(({ node }) => node === primary || isWitness(node))
     await Promise.all(
