@@ -1,5 +1,6 @@
 /** The service in a lab: started in the lab's network, talked to over a Unix socket, which crosses namespaces. */
 import type { ChildProcess } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { createReadStream, fstatSync, openSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
@@ -46,7 +47,9 @@ export interface LabService {
 export const projectRoot = fileURLToPath(
   new URL(import.meta.url.includes('/dist/') ? '../../' : '../', import.meta.url),
 )
-const START_TIMEOUT_MS = 30_000
+const START_TIMEOUT_MS = 60_000
+/** Minutes for one operation. */
+const MAX_WAITS = 8
 
 export async function startLabService(
   lab: Lab,
@@ -76,10 +79,15 @@ export async function startLabService(
     process: child,
     call: async (method, path, options = {}) => {
       const token = (await readFile(join(stateDirectory, 'admin-token'), 'utf8').catch(() => '')).trim()
-      return callSocket(socket, method, path, {
-        ...options,
-        headers: { authorization: `Bearer ${token}`, ...options.headers },
-      })
+      const authorization = `Bearer ${token}`
+      if (method === 'GET' || !/[?&]wait=60\b/.test(path) || options.headers?.['idempotency-key'] !== undefined)
+        return callSocket(socket, method, path, { ...options, headers: { authorization, ...options.headers } })
+      // As a client does that wants the end, however busy the machine is: with its key the call may be sent again.
+      const headers = { authorization, 'idempotency-key': randomUUID(), ...options.headers }
+      for (let turn = 1; ; turn += 1) {
+        const answer = await callSocket<never>(socket, method, path, { ...options, headers })
+        if (answer.status !== 202 || turn === MAX_WAITS) return answer
+      }
     },
     stop: () => end('SIGTERM'),
     kill: () => end('SIGKILL'),
