@@ -129,6 +129,10 @@ t.test('a wrong value names its setting, the value, and what it may be', async t
     UNDERSTUDY_LOG_LEVEL: ['', 'verbose', 'INFO'],
     UNDERSTUDY_WORKER_CONCURRENCY: ['0', '101', 'many', 'true'],
     UNDERSTUDY_WORKER_LEASE_MS: ['999', '600001', '10s'],
+    UNDERSTUDY_FENCE_COMMAND: ['', 'power-off'],
+    UNDERSTUDY_FENCE_URL: ['', 'ftp://power.example.net', 'power.example.net'],
+    UNDERSTUDY_FENCE_TOKEN_FILE: ['', 'token'],
+    UNDERSTUDY_FENCE_TIMEOUT_MS: ['99', '300001', '1s'],
     UNDERSTUDY_BODY_LIMIT_BYTES: ['1023', '1MB', '1e10'],
     UNDERSTUDY_SHUTDOWN_GRACE_MS: ['-1', '3600001'],
   }
