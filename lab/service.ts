@@ -47,7 +47,7 @@ export interface LabService {
 export const projectRoot = fileURLToPath(
   new URL(import.meta.url.includes('/dist/') ? '../../' : '../', import.meta.url),
 )
-const START_TIMEOUT_MS = 60_000
+const START_TIMEOUT_MS = 30_000
 /** Minutes for one operation. */
 const MAX_WAITS = 8
 

@@ -76,7 +76,7 @@ async function rings(): Promise<Ring[]> {
       title: 'lab hosts (about 40 minutes; the first time two more)',
       files: all.filter(inLab),
       jobs: 2,
-      timeout: 1500,
+      timeout: 900,
     },
   ]
 }
