@@ -113,6 +113,8 @@ async function handshake(
   try {
     await ready
     if (!client || !shown) throw new Error('connected without a host key')
+    // A command is several small packets each way. With Nagle's algorithm each waits 40 ms for a delayed acknowledgement.
+    client.setNoDelay(true)
     return { client, key: shown }
   } catch (error) {
     client?.destroy()
