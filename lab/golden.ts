@@ -72,6 +72,9 @@ const masked = [
   'systemd-update-utmp.service',
 ]
 
+/** 2 GiB. */
+const MEMORY_KIB = 2_097_152
+
 /** Runs inside the tree, after debootstrap. */
 const recipe = (suite: Suite) => `
 set -eu
@@ -102,6 +105,19 @@ printf '%s\\n' 'PasswordAuthentication no' 'KbdInteractiveAuthentication no' 'Pe
 rm -f /etc/ssh/ssh_host_* /etc/hostname /etc/machine-id /var/lib/dbus/machine-id
 
 for unit in ${masked.join(' ')}; do ln -sf /dev/null "/etc/systemd/system/$unit"; done
+
+# What a host of this size would say. All hosts share the machine below, and a database is set up for the memory that it sees.
+cat > /etc/systemd/system/lab-memory.service <<'END'
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -ec 'sed -E "s/^(MemTotal|MemFree|MemAvailable): .*/\\\\1: ${MEMORY_KIB} kB/" /proc/meminfo >/run/lab-meminfo; mount --bind /run/lab-meminfo /proc/meminfo'
+END
+mkdir -p /etc/systemd/system/sysinit.target.wants
+ln -s ../lab-memory.service /etc/systemd/system/sysinit.target.wants/lab-memory.service
 `
 
 /** Runs in a copy of the tree: the packages that provisioning would install, and no server of theirs. */
