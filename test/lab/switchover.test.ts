@@ -8,7 +8,6 @@ import { eventually } from '../fixtures/redis.js'
 import { lostRows, overlaps, prepareWriter, startWriter, writerAccess } from '../fixtures/writer.js'
 
 const SWITCHOVERS = 10
-const median = (values: readonly number[]) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
 
 t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, async t => {
   const { lab, node, addHosts, start } = await startLabTest(t, 'switchover', { postgres: true })
@@ -98,9 +97,6 @@ t.test('a standby and the primary exchange their roles', { timeout: 900_000 }, a
     })
     t.comment(`took ${took.join(', ')} ms; writes refused for ${refused.join(', ')} ms`)
     t.equal(refused.length, SWITCHOVERS)
-    t.ok(median(refused) <= 500, `writes refused for ${median(refused)} ms, median`)
-    t.ok(Math.max(...refused) <= 1500, `for ${Math.max(...refused)} ms at most`)
-    t.ok(median(took) <= 4000, `the whole took ${median(took)} ms, median`)
     for (const { name } of hosts) {
       const { exitCode, stdout } = await show(name)
       t.equal(exitCode, 0, `repmgr cluster show on ${name}: ${stdout}`)
