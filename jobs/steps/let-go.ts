@@ -7,7 +7,7 @@ import type { Check, Step } from '../../src/operations/step.js'
 import { readMetadata } from '../../src/repmgr/metadata.js'
 import type { Bench } from '../bench.js'
 import { markerFile } from './data-directory.js'
-import { askLocal } from './local-sql.js'
+import { askServer } from './local-sql.js'
 
 /** Marked as what it is, so that nothing here takes it for a member again; and no boot starts it. */
 export function keepAside(bench: Bench, node: ClusterNode): Step {
@@ -83,7 +83,7 @@ export function proveGone(bench: Bench, primary: ClusterNode, gone: ClusterNode)
         const rows = (await bench.ask(primary, { signal }, readMetadata)) ?? []
         if (rows.some(({ nodeId }) => nodeId === gone.nodeId))
           throw new StillThere(gone.name, 'repmgr.nodes has it again')
-        const left = await askLocal(
+        const left = await askServer(
           bench,
           primary,
           signal,

@@ -26,3 +26,29 @@ export async function askLocal(
   )
   return stdout.trim()
 }
+
+/**
+ * The same of a server that is likely to let repmgr in, which costs a fraction over the network; by psql where it does not.
+ * For values that are the same in each session and are text, numbers or booleans.
+ */
+export async function askServer(
+  bench: Bench,
+  node: ClusterNode,
+  signal: AbortSignal,
+  statement: string,
+): Promise<string> {
+  try {
+    return await bench.ask(node, { signal, timeoutMs: 3000 }, async query => {
+      const rows = await query(statement)
+      return rows.map(row => Object.values(row).map(asPsql).join('|')).join('\n')
+    })
+  } catch {
+    signal.throwIfAborted()
+    return askLocal(bench, node, signal, statement)
+  }
+}
+
+const asPsql = (value: unknown): string => {
+  if (typeof value === 'boolean') return value ? 't' : 'f'
+  return value === null ? '' : String(value)
+}

@@ -3,7 +3,7 @@ import { slotName } from '../../src/cluster/slot.js'
 import { runSql } from '../../src/host/actions.js'
 import type { Check, Step } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
-import { askLocal, superuser } from './local-sql.js'
+import { askServer, superuser } from './local-sql.js'
 
 /** Whoever still streams through it is cut off first. */
 export const dropSlotSql = (slot: string) => ({
@@ -40,7 +40,7 @@ export function dropSlot(bench: Bench, upstream: ClusterNode, gone: ClusterNode)
       }),
     ],
     async check({ signal }): Promise<Check> {
-      const there = await askLocal(
+      const there = await askServer(
         bench,
         upstream,
         signal,

@@ -6,7 +6,7 @@ import { runSql } from '../../src/host/actions.js'
 import type { ChangeStep, Check } from '../../src/operations/step.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
 import { addressOf, type Bench } from '../bench.js'
-import { askLocal, superuser } from './local-sql.js'
+import { askServer, superuser } from './local-sql.js'
 
 /** As repmgr writes it when it clones: the name tells the upstream who streams; the password is in the pass file. */
 export const streamConninfo = ({ cluster, layout }: Bench, node: ClusterNode, upstream: ClusterNode) =>
@@ -36,7 +36,7 @@ SELECT pg_reload_conf();
           ? { done: true, note: 'it is stopped, and was told before' }
           : { done: false, reason: 'it is stopped, and was not told yet' }
       }
-      const now = await askLocal(
+      const now = await askServer(
         bench,
         node,
         signal,

@@ -12,7 +12,7 @@ import { askEdges } from '../../src/postgres/edges.js'
 import { SHARED_SETTINGS } from '../../src/postgres/shared-settings.js'
 import { nodeConninfo } from '../../src/repmgr/conf.js'
 import { addressOf, type Bench } from '../bench.js'
-import { askLocal } from './local-sql.js'
+import { askServer } from './local-sql.js'
 import type { Obstacle } from './obstacle.js'
 
 export interface SwitchoverLimits {
@@ -344,7 +344,7 @@ echo $(($(date +%s%3N) - begun))`
 
 /** It is asked for a history file that no cluster ever has; PostgreSQL runs the command in the data directory. */
 async function timeRestore(bench: Bench, node: ClusterNode, signal: AbortSignal): Promise<number | undefined> {
-  const command = await askLocal(bench, node, signal, "SELECT current_setting('restore_command')")
+  const command = await askServer(bench, node, signal, "SELECT current_setting('restore_command')")
   if (command === '') return undefined
   const file = 'FFFFFFFF.history'
   const asked = command.replace(/%[%fpr]/g, word =>

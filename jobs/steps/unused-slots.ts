@@ -5,7 +5,7 @@ import { upstreamOf } from '../../src/cluster/topology.js'
 import { runSql } from '../../src/host/actions.js'
 import type { ChangeStep, Check } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
-import { askLocal, superuser } from './local-sql.js'
+import { askServer, superuser } from './local-sql.js'
 
 /** Only of nodes of this cluster that are not to stream from it, and only where nobody does. */
 export function dropUnusedSlots(bench: Bench, node: ClusterNode, primary: ClusterNode): ChangeStep {
@@ -29,7 +29,7 @@ export function dropUnusedSlots(bench: Bench, node: ClusterNode, primary: Cluste
       }),
     ],
     async check({ signal }): Promise<Check> {
-      const left = await askLocal(bench, node, signal, `SELECT string_agg(slot_name, ', ') ${where}`)
+      const left = await askServer(bench, node, signal, `SELECT string_agg(slot_name, ', ') ${where}`)
       return left === '' ? { done: true } : { done: false, reason: `${left} would keep WAL for nobody` }
     },
   }

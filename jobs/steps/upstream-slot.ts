@@ -4,7 +4,7 @@ import { slotName } from '../../src/cluster/slot.js'
 import { runSql } from '../../src/host/actions.js'
 import type { Check, Step } from '../../src/operations/step.js'
 import type { Bench } from '../bench.js'
-import { askLocal, superuser } from './local-sql.js'
+import { askServer, superuser } from './local-sql.js'
 
 /** Reserves WAL at once, so that nothing is removed between now and the first connection. A standby can have slots too. */
 export function makeSlot(bench: Bench, upstream: ClusterNode, standby: ClusterNode): Step {
@@ -26,7 +26,7 @@ SELECT pg_create_physical_replication_slot('${slot}', true) WHERE NOT EXISTS (SE
       }),
     ],
     async check({ signal }): Promise<Check> {
-      const status = await askLocal(
+      const status = await askServer(
         bench,
         upstream,
         signal,
