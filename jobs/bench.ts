@@ -15,7 +15,7 @@ import {
 import { type HardwareFacts, readHardware } from '../src/host/hardware.js'
 import type { Host, HostPool } from '../src/host/host.js'
 import { type PackagesOnHost, packageManagerOf, type UpgradesOnHost } from '../src/host/package-manager.js'
-import { checkSudo, readSystemFacts, type SystemFacts } from '../src/host/system.js'
+import { readSystemFacts, type SystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
 import { type Query, type QueryOptions, withServer } from '../src/postgres/connect.js'
 import { inspectServer, type ServerState } from '../src/postgres/inspect.js'
@@ -23,6 +23,14 @@ import { debianLayout, type Layout } from '../src/postgres/layout.js'
 import { tlsFiles } from '../src/postgres/tls.js'
 import type { StoreVote } from '../src/store/voter.js'
 
+export interface SurveyOptions {
+  /** A host that has not answered everything by then is away. */
+  surveyMs?: number | undefined
+  /** What is looked at beside the servers: for an operation that neither installs nor configures anything, nothing. */
+  surveys?: 'everything' | 'servers' | undefined
+}
+
+/** To ask for what was not looked at is a fault of ours: a TypeError. */
 export interface Survey {
   system: SystemFacts
   /** Its disks: that of the data directory, that of the WAL. */
@@ -130,8 +138,7 @@ export async function openBench(
   signal: AbortSignal,
   tls: BenchTls,
   configuredControllers: readonly string[] = [],
-  /** A host that has not answered everything by then is away. */
-  surveyMs?: number,
+  { surveyMs, surveys = 'everything' }: SurveyOptions = {},
 ): Promise<Bench> {
   const layout = debianLayout(cluster.postgresVersion)
   const hosts = new Map(
@@ -149,26 +156,36 @@ export async function openBench(
     takenOver(cluster, node, await inspectServer(host(node), layout, cluster.port, { signal: abort }))
   const survey = async (node: ClusterNode): Promise<Survey> => {
     const disks = [layout.dataDirectory, `${layout.dataDirectory}/pg_wal`]
+    const whole = surveys === 'everything'
     // Asked at once, and heard in this order, so that the first thing that is wrong is what is told.
-    const [sudo, disk, server] = [
-      checkSudo(host(node), { signal }),
-      readHardware(host(node), disks, { signal }),
-      inspect(node, signal),
-    ]
-    for (const answer of [sudo, disk, server]) answer.catch(() => undefined)
+    const server = inspect(node, signal)
+    const disk = whole ? readHardware(host(node), disks, { signal }) : undefined
+    for (const answer of [disk, server]) answer?.catch(() => undefined)
     const system = await readSystemFacts(host(node), { signal })
     const packageManager = packageManagerOf(system)
     if (!packageManager || !system.systemd) throw new SystemUnsupported(node.name, system.osName)
-    await sudo
     const hardware = await disk
-    const packages = await packageManager.inspect(host(node), layout.packages, { signal })
-    return { system, hardware, packages, server: await server }
+    const packages = whole ? await packageManager.inspect(host(node), layout.packages, { signal }) : undefined
+    const looked = <T>(what: string, found: T | undefined): T => {
+      if (found === undefined) throw new TypeError(`the ${what} of ${node.name} was not looked at`)
+      return found
+    }
+    return {
+      system,
+      server: await server,
+      get hardware() {
+        return looked('hardware', hardware)
+      },
+      get packages() {
+        return looked('packages', packages)
+      },
+    }
   }
-  const surveys = await Promise.allSettled(
+  const looks = await Promise.allSettled(
     cluster.nodes.map(node => (surveyMs === undefined ? survey(node) : within(surveyMs, node, survey(node)))),
   )
   const absent = new Map<string, string>()
-  const failures = surveys.flatMap((result, index) => {
+  const failures = looks.flatMap((result, index) => {
     const node = cluster.nodes[index]
     if (result.status === 'fulfilled' || !node) return []
     // Not an answer of a host but a fault of ours: it must not be dressed up as one.
@@ -182,7 +199,7 @@ export async function openBench(
   const [first, second] = failures
   if (first) throw second ? new HostsNotReady(failures) : first.error
   const byNode = new Map(
-    surveys.flatMap((result, index) =>
+    looks.flatMap((result, index) =>
       result.status === 'fulfilled' ? [[cluster.nodes[index]?.name ?? '', result.value] as const] : [],
     ),
   )

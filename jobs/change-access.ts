@@ -8,6 +8,7 @@ import { openFirewall } from './steps/firewall.js'
 /** Who may come in over the network, on every node; recorded once it is in force on each that answers. */
 export const changeAccess = defineOperation({
   type: 'change-access',
+  surveys: 'servers',
   target: (cluster, { access }) => ({ ...cluster, access }),
   // A primary must not stay open because a standby is away: it is told when it is back.
   mayBeAbsent: () => true,

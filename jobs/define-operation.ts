@@ -4,7 +4,7 @@ import type { OperationInputs } from '../src/cluster/operation-inputs.js'
 import type { OperationFailure, OperationType } from '../src/operations/operation.js'
 import type { Plan } from '../src/operations/step.js'
 import type { Store } from '../src/store/store.js'
-import type { Bench } from './bench.js'
+import type { Bench, SurveyOptions } from './bench.js'
 
 export interface OperationDefinition<T extends OperationType> {
   type: T
@@ -14,6 +14,8 @@ export interface OperationDefinition<T extends OperationType> {
   password?(cluster: string): string
   /** So long hosts have to answer before they count as away. Default: as long as each question may take. */
   surveyMs?: number
+  /** `servers`: neither the hardware of the hosts nor their packages are looked at. Default: everything. */
+  surveys?: SurveyOptions['surveys']
   /** Whether it can be done while this node does not answer. */
   mayBeAbsent(node: ClusterNode, input: OperationInputs[T]): boolean
   /** Looks at more than the survey does, changing nothing: the plan is made from what it returns. */

@@ -32,6 +32,7 @@ class HostsWouldStay extends OperationError {
 /** Nothing of a cluster remains: the standbys first, so that none takes over from a primary that ends. */
 export const destroyCluster = defineOperation({
   type: 'destroy-cluster',
+  surveys: 'servers',
   target: cluster => cluster,
   mayBeAbsent: () => true,
   plan(bench, { leaveUnreachable = false }) {

@@ -124,7 +124,7 @@ export async function planOperation<T extends OperationType>(
     signal,
     await openTls(store.secrets, cluster, target, !dryRun),
     controllers,
-    definition.surveyMs,
+    { surveyMs: definition.surveyMs, surveys: definition.surveys },
   )
   const seen = worker ? surveyed : withoutOwnAddress(surveyed, controllers)
   const ledger: Ledger = {

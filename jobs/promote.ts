@@ -37,6 +37,7 @@ async function newPrimary(bench: Bench): Promise<{ primary: ClusterNode; followe
 /** A standby takes the place of a primary that is lost: failover, when somebody asks for it. */
 export const promote = defineOperation({
   type: 'promote',
+  surveys: 'servers',
   target: cluster => cluster,
   surveyMs: SURVEY_MS,
   mayBeAbsent: () => true,

@@ -17,6 +17,7 @@ import { follow } from './steps/standby.js'
 /** A running server is stopped (fast) and started again. */
 export const restartNode = defineOperation({
   type: 'restart-node',
+  surveys: 'servers',
   target: cluster => cluster,
   mayBeAbsent: (node, input) => node.name !== input.node,
   holdsRepmgrd: () => ({}),

@@ -64,6 +64,7 @@ function silentNodes({ cluster, absent, found }: Pick<Bench, 'cluster' | 'absent
  */
 export const rotateCredentials = defineOperation({
   type: 'rotate-credentials',
+  surveys: 'servers',
   target: cluster => cluster,
   mayBeAbsent: () => true,
   password: nextRepmgrPassword,

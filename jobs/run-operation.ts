@@ -1,5 +1,6 @@
 /** One operation, run by one worker that holds its lease: plan, steps, record. */
 import type { FenceHook } from '../src/cluster/fence-hook.js'
+import type { ClusterNode } from '../src/cluster/model.js'
 import type { OperationInputs, WantedOperation } from '../src/cluster/operation-inputs.js'
 import { sweepDetached } from '../src/host/detached-sweep.js'
 import type { HostPool } from '../src/host/host.js'
@@ -189,14 +190,22 @@ async function carryOut(
   }
 }
 
+/** What is swept is a week old: it is not looked for after every operation. */
+const SWEEP_EVERY_MS = 3_600_000
+const sweptAt = new Map<string, number>()
+
 /**
  * What operations that were never repeated have left on these hosts. After everything else: a repetition finds what it had
  * begun, however long ago. No step of the operation, and no failure of it.
  */
 async function sweepHosts({ bench }: PlannedOperation, signal: AbortSignal, logger: Logger): Promise<void> {
-  const present = bench.cluster.nodes.filter(({ name }) => !bench.absent.has(name))
+  const key = (node: ClusterNode) => `${node.host}:${node.ssh.port}`
+  const due = bench.cluster.nodes.filter(
+    node => !bench.absent.has(node.name) && Date.now() - (sweptAt.get(key(node)) ?? 0) > SWEEP_EVERY_MS,
+  )
   await Promise.all(
-    present.map(async node => {
+    due.map(async node => {
+      sweptAt.set(key(node), Date.now())
       try {
         const swept = await sweepDetached(bench.host(node), { signal })
         if (swept.length > 0) logger.info({ node: node.name, swept }, 'files of commands that ended long ago are gone')

@@ -21,6 +21,7 @@ import { startStandby } from './steps/standby.js'
 /** A server that is stopped, or was never started, accepts connections. */
 export const startNode = defineOperation({
   type: 'start-node',
+  surveys: 'servers',
   target: cluster => cluster,
   mayBeAbsent: (node, input) => node.name !== input.node,
   holdsRepmgrd: () => ({}),

@@ -8,6 +8,7 @@ import { holdStopped, proveStopped, stopServer } from './steps/stop.js'
 /** A server ends in PostgreSQL's mode "fast": transactions are rolled back, nothing is lost. It stays stopped. */
 export const stopNode = defineOperation({
   type: 'stop-node',
+  surveys: 'servers',
   target: cluster => cluster,
   mayBeAbsent: (node, input) => node.name !== input.node,
   holdsRepmgrd: () => ({}),

@@ -188,6 +188,7 @@ export function exchangeStages(
 /** The primary and a standby exchange their roles while both live; no commit is lost, and writes are refused for a moment. */
 export const switchover = defineOperation({
   type: 'switchover',
+  surveys: 'servers',
   target: cluster => cluster,
   // A standby that is away is no reason to keep the primary; the two that exchange their roles are looked at in the plan.
   mayBeAbsent: () => true,

@@ -7,6 +7,7 @@ import { proveReplication } from './steps/proof.js'
 /** What is written on the primary is read on every standby, and every standby refuses to be written to. */
 export const verifyReplication = defineOperation({
   type: 'verify-replication',
+  surveys: 'servers',
   target: cluster => cluster,
   // A standby that does not answer is no standby that has it.
   mayBeAbsent: () => false,
