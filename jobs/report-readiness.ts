@@ -1,4 +1,5 @@
 /** Asks what `status`, read just before, does not tell, for the question who would take over. Changes nothing. */
+import type { FenceHook } from '../src/cluster/fence-hook.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import {
   describeReadiness,
@@ -23,7 +24,7 @@ const ASK_MS = 3000
 const SSH_MS = 10_000
 
 export async function reportReadiness(
-  { store, pool }: { store: Store; pool: HostPool },
+  { store, pool, fenceHook }: { store: Store; pool: HostPool; fenceHook?: FenceHook | undefined },
   cluster: Cluster,
   status: ClusterStatus,
   signal: AbortSignal,
@@ -43,13 +44,21 @@ export async function reportReadiness(
   const rowOf = (node: ClusterNode) => status.nodes.find(({ name }) => name === node.name)
   const primary = cluster.nodes.find(({ name }) => name === status.primary)
   const answering = dataNodes(cluster.nodes).filter(node => rowOf(node)?.role === 'standby')
-  const [ofPrimary, fence, ...ofStandbys] = await Promise.all([
+  const [ofPrimary, fence, vote, ...ofStandbys] = await Promise.all([
     primary ? answer(primary, readPrimary) : undefined,
     primary ? tryFence(pool, primary, signal) : ({ reachable: true } as const),
+    store.voter.vote(),
     ...answering.map(async node => [node.name, await answer(node, readStandby)] as const),
   ])
   const standbys = new Map(ofStandbys.flatMap(([name, facts]) => (facts === undefined ? [] : [[name, facts] as const])))
-  return describeReadiness(cluster, status, { primary: ofPrimary, standbys, fence })
+  return describeReadiness(cluster, status, {
+    primary: ofPrimary,
+    standbys,
+    fence,
+    hasFenceHook: fenceHook !== undefined,
+    // What it still waits for will have passed by the time that it is needed.
+    store: vote.may || vote.waitMs !== undefined ? { may: true } : { may: false, reason: vote.reason },
+  })
 }
 
 async function tryFence(pool: HostPool, node: ClusterNode, signal: AbortSignal): Promise<Facts['fence']> {

@@ -53,7 +53,7 @@ export function wireServices({
     checks: (cluster, signal) => runChecks({ store, pool }, cluster, signal),
     async readiness(cluster, signal) {
       const status = await observeCluster(store, cluster, signal)
-      return reportReadiness({ store, pool }, cluster, status, signal)
+      return reportReadiness({ store, pool, fenceHook }, cluster, status, signal)
     },
     observe: (cluster, signal) => observeCluster(store, cluster, signal),
     async preview(wanted, signal) {

@@ -193,7 +193,7 @@ export function checksText({ cluster, verdict, items }: Checks): string {
 }
 
 export function readinessText(readiness: Readiness): string {
-  const { cluster, ready, primary, successor, expectedLossBytes, fence, candidates, obstacles } = readiness
+  const { cluster, ready, primary, successor, expectedLossBytes, fence, votes, candidates, obstacles } = readiness
   const loss =
     expectedLossBytes === null ? 'how much would be lost is not known' : `${bytes(expectedLossBytes)} would be lost`
   const rows = candidates.map(({ node, rank, lsn, behindBytes, why }) => [
@@ -206,6 +206,7 @@ export function readinessText(readiness: Readiness): string {
   return [
     `${cluster}: ${ready ? 'ready' : 'not ready'}. If ${primary ?? 'the primary'} died now, ${successor === null ? 'nobody could take over' : `${successor} would have to take over; ${loss}`}.`,
     `Fence: ${fence.method}. ${fence.detail}`,
+    `Votes: ${votes.available.length} of ${votes.of} could be had, ${votes.needed} are needed${votes.missing.map(({ voter, reason }) => `; ${voter} ${reason}`).join('')}.`,
     '',
     table(['RANK', 'NODE', 'LSN', 'BEHIND', 'WHY'], rows),
     ...(obstacles.length === 0

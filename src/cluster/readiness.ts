@@ -7,7 +7,8 @@ import { type Static, type TSchema, Type } from 'typebox'
 import { lagBytes, lsnBytes, parseLsn } from './lsn.js'
 import type { Cluster, ClusterNode } from './model.js'
 import type { ClusterStatus, NodeStatus } from './status.js'
-import { dataNodes, isWitness, priorityOf, witnesses } from './topology.js'
+import { dataNodes, isWitness, priorityOf } from './topology.js'
+import { majorityOf, STORE_VOTER } from './voters.js'
 
 const orNull = <T extends TSchema & { type?: string }>(schema: T) =>
   Type.Unsafe<Static<T> | null>({ ...schema, type: [schema.type, 'null'] })
@@ -45,10 +46,10 @@ export const Readiness = Type.Object(
     ),
     fence: Type.Object(
       {
-        method: Type.Enum(['ssh', 'none'], {
+        method: Type.Enum(['ssh', 'hook', 'none'], {
           title: 'FenceMethod',
           description:
-            'ssh: its server is ended on its host, and stays so. none: nothing could make sure that it is down.',
+            'ssh: its server is ended on its host, and stays so. hook: SSH does not reach it, and the fence hook of this service would cut it off. none: nothing could make sure that it is down.',
         }),
         detail: Type.String(),
       },
@@ -56,6 +57,24 @@ export const Readiness = Type.Object(
         additionalProperties: false,
         title: 'Fence',
         description: 'How the old primary would be kept from accepting writes.',
+      },
+    ),
+    votes: Type.Object(
+      {
+        needed: Type.Integer({ description: 'A majority.' }),
+        of: Type.Integer({ description: 'Every standby, every witness, and the store of this service.' }),
+        available: Type.Array(Type.String(), { description: 'Voters that answer now.' }),
+        missing: Type.Array(
+          Type.Object(
+            { voter: Type.String(), reason: Type.String() },
+            { additionalProperties: false, title: 'MissingVote', description: 'A voter that could not vote now.' },
+          ),
+        ),
+      },
+      {
+        additionalProperties: false,
+        title: 'AvailableVotes',
+        description: 'Whose votes a promotion could have: without a majority nobody is promoted.',
       },
     ),
     candidates: Type.Array(Candidate),
@@ -95,6 +114,10 @@ export interface Facts {
   standbys: ReadonlyMap<string, StandbyFacts>
   /** Whether the primary's host lets this service in, as root; the reason where it does not. */
   fence: { reachable: true } | { reachable: false; reason: string }
+  /** Whether a fence hook is set, for where it does not. */
+  hasFenceHook: boolean
+  /** Whether the store may vote; the reason where it may not. */
+  store: { may: true } | { may: false; reason: string }
 }
 
 type Verdict = { unfit: string; remedy: string } | undefined
@@ -138,7 +161,7 @@ export function describeReadiness(cluster: Cluster, status: ClusterStatus, facts
       remedy: `Add one: POST /v1/clusters/${cluster.name}/nodes.`,
     })
   }
-  if (primary && !facts.fence.reachable) {
+  if (primary && !facts.fence.reachable && !facts.hasFenceHook) {
     obstacles.push({
       node: primary.name,
       detail: `The host of ${primary.name} does not let this service in: ${facts.fence.reason}`,
@@ -152,11 +175,12 @@ export function describeReadiness(cluster: Cluster, status: ClusterStatus, facts
       remedy: `Set wal_log_hints (PATCH /v1/clusters/${cluster.name}/settings).`,
     })
   }
-  const voters = dataNodes(standbys).length + witnesses(standbys).length
-  if (primary && voters === 1) {
+  const votes = votesNow(standbys, status, facts)
+  if (primary && votes.available.length < votes.needed) {
+    const missing = votes.missing.map(({ voter, reason }) => `${voter} ${reason}`).join('; ')
     obstacles.push({
-      detail: `Beside ${primary.name} there is only one more node: whoever is cut off from the other cannot tell a dead host from a cut network.`,
-      remedy: `Add a witness or a second standby: POST /v1/clusters/${cluster.name}/nodes.`,
+      detail: `A promotion needs ${votes.needed} of ${votes.of} votes, and could have ${votes.available.length}: ${missing}.`,
+      remedy: `Bring them back, or add a witness or a standby (POST /v1/clusters/${cluster.name}/nodes): whoever has no majority cannot tell a dead host from a cut network.`,
     })
   }
 
@@ -167,14 +191,8 @@ export function describeReadiness(cluster: Cluster, status: ClusterStatus, facts
     primary: status.primary,
     successor: first?.node.name ?? null,
     expectedLossBytes: first ? behind(first.row) : null,
-    fence: facts.fence.reachable
-      ? {
-          method: 'ssh',
-          detail: primary
-            ? `${primary.name} would be ended over SSH, and marked as a standby before that.`
-            : 'There is no primary to keep from writing.',
-        }
-      : { method: 'none', detail: facts.fence.reason },
+    fence: fenceFor(primary?.name, facts),
+    votes,
     candidates: [...fit, ...judged.filter(({ verdict }) => verdict !== undefined)].map(({ node, row, verdict }) => {
       const rank = fit.findIndex(one => one.node === node) + 1
       return {
@@ -188,6 +206,37 @@ export function describeReadiness(cluster: Cluster, status: ClusterStatus, facts
     }),
     obstacles,
     observedAt: status.observedAt,
+  }
+}
+
+function fenceFor(primary: string | undefined, { fence, hasFenceHook }: Facts): Readiness['fence'] {
+  if (fence.reachable) {
+    return {
+      method: 'ssh',
+      detail:
+        primary === undefined
+          ? 'There is no primary to keep from writing.'
+          : `${primary} would be ended over SSH, and marked as a standby before that.`,
+    }
+  }
+  return hasFenceHook
+    ? { method: 'hook', detail: `SSH does not reach it (${fence.reason}); the fence hook would be told to cut it off.` }
+    : { method: 'none', detail: fence.reason }
+}
+
+function votesNow(electors: readonly ClusterNode[], status: ClusterStatus, { store }: Facts): Readiness['votes'] {
+  const rows = electors.map(node => ({ node, row: status.nodes.find(({ name }) => name === node.name) }))
+  const missing = rows.flatMap(({ node, row }) => {
+    if (!row || row.state === 'unreachable')
+      return [{ voter: node.name, reason: `does not answer (${row?.problem ?? 'not asked'})` }]
+    return row.state === 'foreign' ? [{ voter: node.name, reason: 'is another database cluster' }] : []
+  })
+  const away = new Set(missing.map(({ voter }) => voter))
+  return {
+    needed: majorityOf(electors.length),
+    of: electors.length + 1,
+    available: [...electors.flatMap(({ name }) => (away.has(name) ? [] : [name])), ...(store.may ? [STORE_VOTER] : [])],
+    missing: [...missing, ...(store.may ? [] : [{ voter: STORE_VOTER, reason: `may not vote: ${store.reason}` }])],
   }
 }
 

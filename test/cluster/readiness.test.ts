@@ -73,6 +73,8 @@ function judge({ nodes = [node(1), node(2), node(3)], rows, facts = {} }: Situat
     primary: { settings: { max_connections: 100 }, checksumsOrHints: true },
     standbys: new Map(nodes.map(({ name }) => [name, standby])),
     fence: { reachable: true },
+    hasFenceHook: false,
+    store: { may: true },
     ...facts,
   })
 }
@@ -172,11 +174,20 @@ t.test('what stands in the way of the whole', async t => {
       .obstacles.map(({ detail }) => detail)
       .join(' ')
   t.match(details({ nodes: [node(1)], rows: [primaryRow] }), /has no standby/)
-  t.match(details({ nodes: [node(1), node(2)], rows: [primaryRow, row('pg2')] }), /there is only one more node/)
+  const two = { nodes: [node(1), node(2)], rows: [primaryRow, row('pg2')] }
+  t.equal(details(two), '')
+  t.match(
+    details({ ...two, facts: { store: { may: false, reason: 'its appendfsync is no' } } }),
+    /needs 2 of 2 votes, and could have 1: the store may not vote: its appendfsync is no\./,
+  )
+  const away = row('pg2', { state: 'unreachable', problem: 'no route' })
+  t.match(details({ ...two, rows: [primaryRow, away] }), /could have 1: pg2 does not answer \(no route\)\./)
   t.match(
     details({ facts: { fence: { reachable: false, reason: 'no route to host.' } } }),
     /does not let this service in: no route/,
   )
   t.match(details({ facts: { primary: { settings: {}, checksumsOrHints: false } } }), /could not be rewound/)
   t.equal(judge({ facts: { fence: { reachable: false, reason: 'no route' } } }).fence.method, 'none')
+  const hooked = judge({ facts: { fence: { reachable: false, reason: 'no route' }, hasFenceHook: true } })
+  t.match(hooked, { ready: true, fence: { method: 'hook', detail: /no route.*hook would be told/ } })
 })
