@@ -48,9 +48,7 @@ shift
 [ -r /etc/os-release ] && . /etc/os-release
 echo "codename=$VERSION_CODENAME"
 [ -e "$own" ] && echo own-source=yes
-for package in "$@"; do
-  dpkg-query -W -f 'package=\${Package} \${db:Status-Want} \${db:Status-Status} \${Version}\\n' "$package" 2>/dev/null
-done
+dpkg-query -W -f 'package=\${Package} \${db:Status-Want} \${db:Status-Status} \${Version}\\n' "$@" 2>/dev/null
 # Without lists, as on a fresh image, nobody knows yet what the sources have.
 for list in /var/lib/apt/lists/*_Packages*; do
   [ -e "$list" ] || continue
@@ -58,9 +56,8 @@ for list in /var/lib/apt/lists/*_Packages*; do
   apt-cache pkgnames postgresql- | sed -n 's/^postgresql-\\([0-9]*\\)-repmgr$/repmgr=\\1/p; s/^postgresql-\\([0-9]*\\)$/server=\\1/p'
   break
 done
-for package in "$@"; do
-  apt-cache policy "$package" | sed -n "s/^  Candidate: \\([^(].*\\)/candidate=$package \\1/p"
-done
+apt-cache policy "$@" | awk '/^[^ ].*:$/ { name = substr($0, 1, length($0) - 1) }
+  /^  Candidate: [^(]/ { print "candidate=" name " " $2 }'
 exit 0`
 
 async function inspect(host: Host, names: readonly string[], options: RunOptions = {}): Promise<PackagesOnHost> {

@@ -34,9 +34,9 @@ sed -n 's/^MemTotal: *\\([0-9]*\\) kB$/memory=\\1 kB/p' /proc/meminfo
 echo "cpus=$(nproc)"
 for group in '' system.slice/ system.slice/system-postgresql.slice/; do
   for file in "\${group}memory.max" "memory/\${group}memory.limit_in_bytes"; do
-    [ ! -r "/sys/fs/cgroup/$file" ] || echo "limit=$(cat "/sys/fs/cgroup/$file")"
+    [ ! -r "/sys/fs/cgroup/$file" ] || { read -r limit <"/sys/fs/cgroup/$file"; echo "limit=$limit"; }
   done
-  [ ! -r "/sys/fs/cgroup/\${group}cpu.max" ] || echo "quota=$(cat "/sys/fs/cgroup/\${group}cpu.max")"
+  [ ! -r "/sys/fs/cgroup/\${group}cpu.max" ] || { read -r quota <"/sys/fs/cgroup/\${group}cpu.max"; echo "quota=$quota"; }
   old=/sys/fs/cgroup/cpu/\${group}cpu
   [ ! -r "$old.cfs_quota_us" ] || echo "quota=$(cat "$old.cfs_quota_us") $(cat "$old.cfs_period_us")"
 done
@@ -54,9 +54,10 @@ for path in "$@"; do
   while [ ! -e "$path" ]; do path=$(dirname -- "$path"); done
   path=$(readlink -f -- "$path")
   echo "path=$(stat -c %d -- "$path") $(df -B1 --output=size -- "$path" | tail -n 1)"
-  number=$(findmnt -n -o MAJ:MIN --target "$path" | head -n 1 | tr -d ' ')
+  read -r number source <<END
+$(findmnt -n --first-only -o MAJ:MIN,SOURCE --target "$path")
+END
   if [ ! -e "/sys/dev/block/$number" ]; then
-    source=$(findmnt -n -o SOURCE --target "$path" | head -n 1)
     source=\${source%%\\[*}
     [ ! -b "$source" ] || number=$(lsblk -d -n -o MAJ:MIN -- "$source" | tr -d ' ')
   fi
