@@ -41,18 +41,18 @@ t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t =>
     async t => {
       const { id } = await cloning('pg2')
       const copies = async () =>
-        (await lab.exec('pg2', ['pgrep', '-fc', 'bin/pg_basebackup'], { reject: false })).stdout.trim()
+        (await lab.exec('pg2', ['pgrep', '-f', 'bin/pg_basebackup'], { reject: false })).stdout.trim()
       const before = await copies()
       await working.kill()
       working = await worker()
       await eventually(async () => (await log(id)).includes('is on the host already (running)'), 60_000)
-      t.equal(await copies(), before, 'no second copy was started beside the first')
+      t.match(before, /^\d/)
+      t.equal(await copies(), before, 'the same processes, and no second copy beside them')
       const { body: now } = await api.call<Operation>('GET', `/v1/operations/${id}`)
       t.equal(now.turns, 2)
       await thawClone(lab, 'pg2')
       const operation = await ended(() => api, id)
       t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
-      t.equal((await log(id)).match(/starting backup \(using pg_basebackup\)/g)?.length, 1, 'it ran once')
       t.ok(
         (operation.steps.find(step => step.id === 'pg2/clone')?.progress?.doneBytes ?? 0) > 0,
         'its progress was seen',
