@@ -3,6 +3,7 @@ import type { Authority } from '../src/certificates/authority.js'
 import type { FenceHook } from '../src/cluster/fence-hook.js'
 import type { Handover } from '../src/cluster/handover.js'
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
+import type { OperationInputs } from '../src/cluster/operation-inputs.js'
 import { hasTls, type Trust } from '../src/cluster/tls.js'
 import { isWitness } from '../src/cluster/topology.js'
 import {
@@ -17,6 +18,8 @@ import type { Host, HostPool } from '../src/host/host.js'
 import { type PackagesOnHost, packageManagerOf, type UpgradesOnHost } from '../src/host/package-manager.js'
 import { readSystemFacts, type SystemFacts } from '../src/host/system.js'
 import { OperationError } from '../src/operations/errors.js'
+import type { OperationType } from '../src/operations/operation.js'
+import type { Plan } from '../src/operations/step.js'
 import { type Query, type QueryOptions, withServer } from '../src/postgres/connect.js'
 import { inspectServer, type ServerState } from '../src/postgres/inspect.js'
 import { debianLayout, type Layout } from '../src/postgres/layout.js'
@@ -94,6 +97,8 @@ export interface Bench {
   readonly ledger?: Ledger
   /** Who can cut a host off where SSH does not reach it. */
   readonly fenceHook?: FenceHook
+  /** The plan of another operation, by what is found on the hosts now: for a step that is one. */
+  nested?<T extends OperationType>(type: T, input: OperationInputs[T], signal: AbortSignal): Promise<Plan>
   /** Over the network as repmgr, in its database. */
   ask<T>(node: ClusterNode, options: Partial<QueryOptions>, work: (query: Query) => Promise<T>): Promise<T>
 }

@@ -20,6 +20,7 @@ import { changeTls } from './change-tls.js'
 import { cloneNode } from './clone-node.js'
 import type { OperationDefinition } from './define-operation.js'
 import { destroyCluster } from './destroy-cluster.js'
+import { drill } from './drill.js'
 import { followNode } from './follow-node.js'
 import { handoverKeeper } from './handover.js'
 import { openTls } from './open-tls.js'
@@ -68,6 +69,7 @@ const DEFINITIONS: { [T in OperationType]: OperationDefinition<T> } = {
   'destroy-cluster': destroyCluster,
   switchover,
   promote,
+  drill,
 }
 
 /** The cluster as the operation is to leave it. */
@@ -99,7 +101,7 @@ export interface PlanContext {
 }
 
 export async function planOperation<T extends OperationType>(
-  { store, pool, controllers = [], worker = true, fenceHook }: PlanContext,
+  context: PlanContext,
   {
     type,
     cluster,
@@ -109,6 +111,7 @@ export async function planOperation<T extends OperationType>(
   }: { type: T; cluster: Cluster; input: OperationInputs[T]; dryRun: boolean; operationId?: string },
   signal: AbortSignal,
 ): Promise<PlannedOperation> {
+  const { store, pool, controllers = [], worker = true, fenceHook } = context
   const definition: OperationDefinition<T> = DEFINITIONS[type]
   const name = (definition.password ?? repmgrPassword)(cluster.name)
   // A dry run writes nothing anywhere, and shows no password: where there is none yet, any will do.
@@ -137,6 +140,11 @@ export async function planOperation<T extends OperationType>(
     ...seen,
     ledger,
     ...(fenceHook ? { fenceHook } : {}),
+    async nested(of, asked, abort) {
+      const now = (await store.clusters.get(cluster.name)) ?? cluster
+      const wanted = { type: of, cluster: now, input: asked, dryRun: false, ...(operationId ? { operationId } : {}) }
+      return (await planOperation(context, wanted, abort)).plan
+    },
     ...(operationId === undefined ? {} : { operationId, keepHandover: handoverKeeper(store, cluster, operationId) }),
   }
   // A rotation that stopped half-way left the new password on the servers: nothing else would come in with the old one.

@@ -13,6 +13,7 @@ import { checkRoutes } from './routes/checks.js'
 import { clusterRoutes } from './routes/clusters.js'
 import { deleteClusterRoutes } from './routes/delete-cluster.js'
 import { desiredRoutes } from './routes/desired.js'
+import { drillRoutes } from './routes/drills.js'
 import { eventRoutes } from './routes/events.js'
 import { hostKeyRoutes } from './routes/host-keys.js'
 import { nodeStepRoutes } from './routes/node-steps.js'
@@ -95,5 +96,6 @@ export async function buildApp({
   await app.register(switchoverRoutes, { services })
   await app.register(rollingRoutes, { services })
   await app.register(promoteRoutes, { services })
+  await app.register(drillRoutes, { services })
   return app as unknown as FastifyInstance
 }

@@ -306,6 +306,7 @@ const { node: _node, ...ofTheCluster } = exampleStepOperation('switchover')
 export const exampleSwitchover: Operation = ofTheCluster
 export const exampleRestart: Operation = { ...ofTheCluster, type: 'restart-cluster' }
 export const exampleUpgrade: Operation = { ...ofTheCluster, type: 'upgrade-cluster' }
+export const exampleDrill: Operation = { ...ofTheCluster, type: 'drill' }
 
 const { node: _promoted, ...promotionOfTheCluster } = exampleStepOperation('promote')
 export const examplePromotion: Operation = promotionOfTheCluster
@@ -425,6 +426,7 @@ export const exampleReadiness: Readiness = {
   successor: 'pg2',
   expectedLossBytes: 0,
   fence: { method: 'ssh', detail: 'pg1 would be ended over SSH, and marked as a standby before that.' },
+  votes: { needed: 2, of: 3, available: ['pg2', 'pg3', 'the store'], missing: [] },
   candidates: [
     {
       node: 'pg2',

@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { type Static, Type } from 'typebox'
 import { Access, accessProblems, insidersOf } from './access.js'
 import { ArchivePolicy, archiveContradictions } from './archive.js'
+import { DrillsPolicy, RunningDrill } from './drills.js'
 import { Firewall } from './firewall.js'
 import { Handover } from './handover.js'
 import { SshBetweenNodes } from './node-ssh.js'
@@ -79,6 +80,7 @@ export const clusterPolicies = {
   settings: Type.Optional(SettingOverrides),
   access: Type.Optional(Access),
   tls: Type.Optional(TlsPolicy),
+  drills: Type.Optional(DrillsPolicy),
 }
 
 export const NodeSpec = Type.Object(
@@ -170,6 +172,7 @@ export const Cluster = Type.Object(
     handover: Type.Optional(Handover),
     promotion: Type.Optional(Promotion),
     pause: Type.Optional(Pause),
+    drill: Type.Optional(RunningDrill),
     repmgrd: Type.Optional(RepmgrdHold),
     version: Type.Integer({
       description: 'Grows with every change of this record, but for a pause, of the cluster or of repmgrd.',

@@ -2,6 +2,7 @@
 
 import type { Access } from './access.js'
 import type { ArchivePolicy } from './archive.js'
+import type { DrillKind, Fault } from './drills.js'
 import type { Cluster, ClusterSpec, NodeSpec } from './model.js'
 import type { RebuildMethod } from './rejoin.js'
 import type { SettingsChange } from './settings-change.js'
@@ -59,6 +60,17 @@ export interface PromoteInput {
   confirm?: string
 }
 
+/** What is rehearsed. */
+export interface DrillInput {
+  kind?: DrillKind
+  /** Name of the standby that takes over. Default: as without a rehearsal. */
+  to?: string
+  /** Of a failover: what happens to the primary. */
+  fault?: Fault
+  /** Of a failover: the name of the cluster. */
+  confirm?: string
+}
+
 /** How a node is brought back, and what is done with the copy that it has. */
 export interface RejoinInput extends Confirmed {
   /** Where it has to be cloned anew: its data directory is moved aside and not emptied. */
@@ -91,6 +103,7 @@ export interface OperationInputs {
   'restart-cluster': RollingInput & { onlyPending?: boolean }
   'upgrade-cluster': RollingInput & UpgradeInput
   promote: PromoteInput
+  drill: DrillInput
   'destroy-cluster': { confirm: string; leaveUnreachable?: boolean }
 }
 

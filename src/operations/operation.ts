@@ -4,6 +4,7 @@
  */
 import { type Static, Type } from 'typebox'
 import { Decision } from './decision.js'
+import { DrillReport } from './drill-report.js'
 
 /** Each kind of operation, and what it does in a few words. */
 const OPERATIONS = {
@@ -30,6 +31,7 @@ const OPERATIONS = {
   'destroy-cluster': 'the servers of a cluster are wiped, and it is forgotten',
   switchover: 'a standby and the primary exchange their roles',
   promote: 'a standby becomes the primary in place of one that is lost',
+  drill: 'a switchover or a failover is rehearsed while a client writes',
   'restart-cluster': 'every server is started again, one after the other, the primary by an exchange of roles',
   'upgrade-cluster':
     'every server gets another minor version, one after the other, the primary by an exchange of roles',
@@ -143,7 +145,13 @@ export const isInWholeStep = (steps: readonly { id: string; state: string }[]) =
  * Operations that may exchange roles: with every step done, and nothing of them left in the cluster's record, they are over.
  * Planned anew, one that is through would begin again, from the other end.
  */
-const EXCHANGING: readonly OperationType[] = ['switchover', 'restart-cluster', 'upgrade-cluster', 'change-settings']
+const EXCHANGING: readonly OperationType[] = [
+  'switchover',
+  'restart-cluster',
+  'upgrade-cluster',
+  'change-settings',
+  'drill',
+]
 export const mayExchangeRoles = (type: OperationType) => EXCHANGING.includes(type)
 
 export const StepRecord = Type.Object(
@@ -155,6 +163,7 @@ export const StepRecord = Type.Object(
     endedAt: Type.Optional(Type.String({ format: 'date-time' })),
     progress: Type.Optional(StepProgress),
     decision: Type.Optional(Decision),
+    drill: Type.Optional(DrillReport),
   },
   { additionalProperties: false, title: 'Step', description: 'A step in the journal of an operation.' },
 )
@@ -191,6 +200,7 @@ export const OperationResult = Type.Object(
     changedSteps: Type.Integer(),
     unchangedSteps: Type.Integer({ description: 'Steps that were done already.' }),
     verifiedSteps: Type.Integer({ description: 'Proofs that held.' }),
+    drill: Type.Optional(DrillReport),
   },
   { additionalProperties: false, title: 'OperationResult', description: 'What a successful operation did.' },
 )

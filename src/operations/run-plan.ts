@@ -1,4 +1,5 @@
 /** Runs a plan: checks, acts, checks again, and writes down each step. Knows nothing of what the steps are about. */
+import { drillWords } from './drill-report.js'
 import { OperationCancelled, OperationError } from './errors.js'
 import type { Journal } from './journal.js'
 import type { OperationFailure, OperationResult, StepRecord } from './operation.js'
@@ -108,6 +109,9 @@ async function runStep(step: Step, stage: string, context: RunContext): Promise<
     decide: decision => {
       record.decision = decision
     },
+    report: drill => {
+      record.drill = drill
+    },
   }
   let acting = false
   try {
@@ -214,5 +218,12 @@ export function summaryOf(records: readonly (StepRecord | undefined)[]): Operati
     changedSteps === 0
       ? `Nothing had to be changed; ${proofs}.`
       : `${changedSteps} ${changedSteps === 1 ? 'step' : 'steps'} changed something, ${count('unchanged')} were done already, ${proofs}.`
-  return { summary, changedSteps, unchangedSteps: count('unchanged'), verifiedSteps }
+  const drill = records.find(record => record?.drill !== undefined)?.drill
+  return {
+    summary: drill === undefined ? summary : `${drillWords(drill)} ${summary}`,
+    changedSteps,
+    unchangedSteps: count('unchanged'),
+    verifiedSteps,
+    ...(drill === undefined ? {} : { drill }),
+  }
 }

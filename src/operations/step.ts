@@ -13,6 +13,7 @@
  */
 
 import type { Decision } from './decision.js'
+import type { DrillReport } from './drill-report.js'
 
 /** What an action would do, for people. Secrets go over standard input and are never part of it. */
 export type ActionDescription =
@@ -47,6 +48,8 @@ export interface StepContext {
   note(text: string): void
   /** For the journal, where a step decides something: the last one counts. */
   decide(decision: Decision): void
+  /** For the journal and for the result: what a drill has shown. */
+  report(drill: DrillReport): void
 }
 
 export interface Action {

@@ -83,6 +83,7 @@ t.test('holding repmgrd still', { timeout: 600_000 }, async t => {
     progress: () => undefined,
     note: () => undefined,
     decide: () => undefined,
+    report: () => undefined,
   })
   const perform = async (step: ChangeStep, operationId: string, epoch = 5) => {
     for (const action of step.actions) await action.perform(context(operationId, epoch))

@@ -161,6 +161,7 @@ t.test('the turn of the primary', async t => {
         progress: () => undefined,
         note: () => undefined,
         decide: () => undefined,
+        report: () => undefined,
       }
       t.match(await check('cluster/turn'), { done: false })
       await steps.get('cluster/turn')?.actions[0]?.perform(act)
