@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes a bare checkout ready to run: Debian packages named as arguments, npm packages, compiled code.
+# Makes a bare checkout ready to run: Debian packages named as arguments, npm packages, compiled code (by the npm script that
+# BUILD names).
 # Does nothing that is done already. Says in one line what this system lacks.
 set -eu
 cd "$(dirname "$0")/.."
@@ -38,4 +39,4 @@ if ! cmp -s package-lock.json node_modules/.installed-lock.json; then
 fi
 
 echo "Compiling"
-npm run -s build
+npm run -s "${BUILD:-build}"

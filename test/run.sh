@@ -2,5 +2,5 @@
 # npm test: from a bare checkout to the results of every ring. test/run.ts runs them and counts.
 set -eu
 cd "$(dirname "$0")/.."
-sh lab/prepare.sh redis-server gnupg openssh-server sudo postgresql-15 postgresql-15-repmgr procps curl shellcheck
+BUILD=build:all sh lab/prepare.sh redis-server gnupg openssh-server sudo postgresql-15 postgresql-15-repmgr procps curl shellcheck
 exec node dist/test/run.js "$@"

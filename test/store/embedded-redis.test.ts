@@ -255,8 +255,8 @@ t.test('a state directory is had by one', async t => {
 async function startService(t: Test, directory: string): Promise<ChildProcess> {
   const source = new URL('../../src/store/', import.meta.url)
   const script = `
-    import { startEmbeddedRedis } from '${new URL('embedded-redis.ts', source)}'
-    import { takeProcessLock } from '${new URL('process-lock.ts', source)}'
+    import { startEmbeddedRedis } from '${new URL('embedded-redis.js', source)}'
+    import { takeProcessLock } from '${new URL('process-lock.js', source)}'
     await takeProcessLock(process.argv[1])
     await startEmbeddedRedis(process.argv[1])
     console.log('ready')`
