@@ -159,18 +159,30 @@ echo started`
 
 /**
  * Prints `<offset> <size> <state>`, then the log from that offset in base64, 128 KiB at most. `$2` is where the reader
- * is, -1 at its first look; a reader that is more than 1 MiB behind goes on with the last 256 KiB.
+ * is, -1 at its first look; a reader that is more than 1 MiB behind goes on with the last 256 KiB. Where there is nothing
+ * new it waits for it, `$3` quarters of a second at most: a look costs more than a quarter of a second of waiting.
  */
 export const FOLLOW = `${STATE}
 offset=$2
+tries=$3
+measure() {
+  file=$(readlink "$job/log")
+  case $file in
+    log.*) start=\${file#log.} file=$job/$file ;;
+    # Of a job that a version before this one started.
+    *) start=0 file=$job/log ;;
+  esac
+  size=$((start + $(stat -c %s "$file" 2>/dev/null || echo 0)))
+}
+measure
+while [ "$tries" -gt 0 ] && [ -e "$job/began" ] && [ ! -e "$job/exit" ] && [ "$size" -le "$offset" ]; do
+  tries=$((tries - 1))
+  sleep 0.25
+  # The end is seen at once, what is printed each second.
+  [ "$((tries % 4))" -ne 0 ] || measure
+done
 now=$(state) || exit
-file=$(readlink "$job/log")
-case $file in
-  log.*) start=\${file#log.} file=$job/$file ;;
-  # Of a job that a version before this one started.
-  *) start=0 file=$job/log ;;
-esac
-size=$((start + $(stat -c %s "$file" 2>/dev/null || echo 0)))
+measure
 behind=1048576
 if [ "$offset" -lt 0 ]; then offset=0; behind=262144; fi
 if [ $((size - offset)) -gt "$behind" ]; then offset=$((size - 262144)); fi

@@ -124,7 +124,7 @@ export async function followDetached(
   for (;;) {
     if (options.signal?.aborted) throw new OperationCancelled(`${id} on ${host.address.host} is no longer followed.`)
     if (performance.now() - startedMs > options.timeoutMs) throw overdue(host, id, options.timeoutMs, tail.text())
-    const look = await lookAt(host, id, offset, pass).catch(error => {
+    const look = await lookAt(host, id, offset, offset < 0 ? 0 : options.pollMs, pass).catch(error => {
       const awayMs = performance.now() - contactMs
       if (!isTemporary(error, offset >= 0) || awayMs > (options.reconnectMs ?? RECONNECT_MS))
         throw unwatched(host, id, error, tail.text())
@@ -136,6 +136,7 @@ export async function followDetached(
       cleaner.write(look.bytes)
       offset = look.offset
       if (look.more) continue
+      const waited = look.waited && look.bytes.length === 0
       const { state } = look
       if (state.state !== 'running') {
         cleaner.end()
@@ -146,6 +147,8 @@ export async function followDetached(
         await forgetDetached(host, id, pass)
         throw refusal
       }
+      // It was waited on the host already.
+      if (waited) continue
     }
     // The loop's head throws the right error for an abort.
     await sleep(options.pollMs, undefined, pass).catch(() => {})
@@ -234,11 +237,18 @@ interface Look {
   skippedBytes: number
   /** The log is longer than what was read. */
   more: boolean
+  /** For something new, on the host. */
+  waited: boolean
 }
 
-async function lookAt(host: Host, id: string, offset: number, options: DetachedOptions): Promise<Look> {
+/** Several times as long as between two looks; the host notices sooner that there is something new. */
+const LOOKS_IN_A_WAIT = 5
+const QUARTER_MS = 250
+
+async function lookAt(host: Host, id: string, offset: number, pollMs: number, options: DetachedOptions): Promise<Look> {
+  const quarters = Math.min(20, Math.floor((pollMs * LOOKS_IN_A_WAIT) / QUARTER_MS))
   // base64: the log is decoded and redacted as one stream here, and not in pieces cut anywhere.
-  const command = script(FOLLOW, id, 30_000, `follow understudy-${id}`, String(offset))
+  const command = script(FOLLOW, id, 30_000, `follow understudy-${id}`, String(offset), String(quarters))
   const { stdout } = await host.run(command, options)
   const end = stdout.indexOf('\n')
   const [from, size, ...state] = stdout.slice(0, end).split(' ')
@@ -250,6 +260,7 @@ async function lookAt(host: Host, id: string, offset: number, options: DetachedO
     offset: Number(from) + bytes.length,
     skippedBytes,
     more: Number(from) + bytes.length < Number(size),
+    waited: quarters > 0,
   }
 }
 
