@@ -24,6 +24,8 @@ export function startAlone(bench: Bench, node: ClusterNode): Step[] {
 const START_TIMEOUT_MS = 300_000
 /** Time for the process to appear; from then on it is waited for as long as it lives. */
 const LAUNCH_TIMEOUT_MS = 60_000
+/** To look at the host costs more than to knock at the server. */
+const LOOK_EVERY_MS = 1000
 
 /**
  * Marked as in use before it can first accept a write: from then on nothing here ever wipes it, and Debian starts it at
@@ -67,13 +69,39 @@ export async function waitUntilAccepting(
   context: StepContext,
 ): Promise<void> {
   let seenAtMs = performance.now()
+  let lookedAtMs = 0
   await until(`PostgreSQL on ${node.name} accepts connections`, limitMs, context, async () => {
+    const answer = await knock(bench, node, context.signal)
+    if (answer === 'accepts') return true
+    // It says so itself: its host need not be asked.
+    if (answer === 'starting_up') seenAtMs = performance.now()
+    if (answer === 'starting_up' || performance.now() - lookedAtMs < LOOK_EVERY_MS) return false
     const { running, inRecovery } = await bench.inspect(node, context.signal)
-    if (running) seenAtMs = performance.now()
-    else if (performance.now() - seenAtMs > LAUNCH_TIMEOUT_MS)
+    lookedAtMs = performance.now()
+    if (running) seenAtMs = lookedAtMs
+    else if (lookedAtMs - seenAtMs > LAUNCH_TIMEOUT_MS)
       throw new NotInTime(`PostgreSQL on ${node.name} runs`, LAUNCH_TIMEOUT_MS)
     return inRecovery !== undefined
   })
+}
+
+/** Whom it does not let in it has accepted: the role may not be there yet. */
+const ACCEPTING = ['authentication', 'too_many_connections', 'tls']
+
+async function knock(
+  bench: Bench,
+  node: ClusterNode,
+  signal: AbortSignal,
+): Promise<'accepts' | 'starting_up' | 'silent'> {
+  try {
+    await bench.ask(node, { signal, timeoutMs: 1000 }, query => query('SELECT 1'))
+    return 'accepts'
+  } catch (error) {
+    signal.throwIfAborted()
+    if (!(error instanceof ServerUnreachable)) return 'silent'
+    if (error.reason === 'starting_up') return 'starting_up'
+    return ACCEPTING.includes(error.reason) ? 'accepts' : 'silent'
+  }
 }
 
 /** repmgr's tools expect a superuser. Only a verifier leaves this process; the password itself is in .pgpass alone. */
