@@ -87,7 +87,7 @@ async function rings(whole: boolean): Promise<Ring[]> {
     },
     // Two at a time: each is several machines, and an operation on them must end within what a test waits.
     {
-      title: `lab hosts (about ${whole ? 90 : 40} minutes; the first time two more${waiting})`,
+      title: `lab hosts (about ${whole ? 100 : 30} minutes; the first time two more${waiting})`,
       files: now,
       jobs: 2,
       timeout: 900,

@@ -3,11 +3,13 @@
  * turns, another part each day. A file that is in no part runs every time.
  */
 const PARTS: readonly (readonly string[])[] = [
-  ['tls', 'adopt-witness', 'follow'],
-  ['single-steps', 'refusals', 'checks'],
-  ['settings', 'desired', 'access', 'status'],
-  ['rolling', 'packages', 'topology'],
-  ['archive', 'host-security', 'cancel-retry', 'bullseye'],
+  ['tls', 'adopt-witness'],
+  ['adopt-operations', 'drills'],
+  ['single-steps', 'checks', 'lab'],
+  ['settings', 'desired', 'access', 'promote-further'],
+  ['rolling', 'status', 'switchover-obstacles'],
+  ['archive', 'host-security', 'cancel-retry', 'rejoin-rungs'],
+  ['packages', 'topology', 'follow', 'refusals', 'bullseye'],
 ]
 
 const DAY_MS = 86_400_000
