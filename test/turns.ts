@@ -3,7 +3,7 @@
  * turns, another part each day. A file that is in no part runs every time.
  */
 const PARTS: readonly (readonly string[])[] = [
-  ['tls', 'adopt-witness'],
+  ['tls', 'adopt-witness', 'upgrade'],
   ['adopt-operations', 'drills'],
   ['single-steps', 'checks', 'lab'],
   ['settings', 'desired', 'access', 'promote-further'],
