@@ -8,7 +8,7 @@ const PARTS: readonly (readonly string[])[] = [
   ['single-steps', 'checks', 'lab'],
   ['settings', 'desired', 'access', 'promote-further'],
   ['rolling', 'status', 'switchover-obstacles'],
-  ['archive', 'host-security', 'cancel-retry', 'rejoin-rungs'],
+  ['archive', 'host-security', 'cancel-retry', 'cancel-sweep', 'rejoin-rungs'],
   ['packages', 'topology', 'follow', 'refusals', 'bullseye'],
 ]
 
