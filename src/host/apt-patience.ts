@@ -27,11 +27,11 @@ patiently() {
   deadline=$(($(date +%s) + wait))
   while :; do
     { "$@" 2>&1; echo "$?" >"$said/code"; } | tee "$said/output"
-    code=$(cat "$said/code")
-    if [ "$code" -eq 0 ] || ! grep -Eq 'Could not get lock|lock was locked by' "$said/output"; then
-      return "$code"
+    patient=$(cat "$said/code")
+    if [ "$patient" -eq 0 ] || ! grep -Eq 'Could not get lock|lock was locked by' "$said/output"; then
+      return "$patient"
     fi
-    [ "$(date +%s)" -lt "$deadline" ] || return "$code"
+    [ "$(date +%s)" -lt "$deadline" ] || return "$patient"
     echo "${WAITING}, $wait s at most"
     sleep 2
   done

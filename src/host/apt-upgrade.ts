@@ -111,10 +111,10 @@ printf '%s\\n' $held >"$mark" || exit
 patiently apt-get -q $options update || echo "not every source could be read; going on with what is known"
 patiently apt-get -q -y $options -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \\
   --no-remove install --no-install-recommends "$@"
-code=$?
-[ -z "$held" ] || patiently apt-mark hold $held || [ "$code" -ne 0 ] || code=1
+result=$?
+[ -z "$held" ] || patiently apt-mark hold $held || [ "$result" -ne 0 ] || result=1
 rm -f "$mark"
-exit "$code"`
+exit "$result"`
 
 const FETCH = `${PATIENTLY}
 options=$1
