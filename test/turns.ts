@@ -6,7 +6,7 @@ const PARTS: readonly (readonly string[])[] = [
   ['tls', 'adopt-witness', 'upgrade'],
   ['adopt-operations', 'drills'],
   ['single-steps', 'checks', 'lab'],
-  ['settings', 'desired', 'access', 'promote-further'],
+  ['settings', 'desired', 'access', 'promote-further', 'repmgrd'],
   ['rolling', 'status', 'switchover-obstacles'],
   ['archive', 'host-security', 'cancel-retry', 'cancel-sweep', 'rejoin-rungs'],
   ['packages', 'topology', 'follow', 'refusals', 'bullseye'],
