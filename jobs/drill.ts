@@ -1,6 +1,7 @@
 /** A rehearsal on the real cluster: a switchover, or a failover by a fault of its own, with a client that writes. */
 import type { Cluster, ClusterNode } from '../src/cluster/model.js'
 import type { OperationInputs } from '../src/cluster/operation-inputs.js'
+import { pauseInForce } from '../src/cluster/pause.js'
 import { dataNodes } from '../src/cluster/topology.js'
 import { majorityOf, votersOf } from '../src/cluster/voters.js'
 import { OperationError } from '../src/operations/errors.js'
@@ -89,6 +90,13 @@ async function refuseUnsafe(bench: Bench, input: DrillInput, signal: AbortSignal
     throw new DrillRefused(
       `${cluster.name} is not to be rehearsed on: its policy does not allow drills.`,
       `Describe it with "drills": "allowed" (PUT /v1/clusters/${cluster.name}).`,
+    )
+  }
+  const pause = pauseInForce(cluster, Date.now())
+  if (pause) {
+    throw new DrillRefused(
+      `${cluster.name} is paused by ${pause.by} until ${pause.until} (${pause.reason}): somebody works on it.`,
+      `Wait for that, or end it: POST /v1/clusters/${cluster.name}/resume.`,
     )
   }
   const { from } = endsOf(bench, input)

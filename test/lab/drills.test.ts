@@ -44,6 +44,9 @@ t.test('a switchover and a failover are rehearsed while a client writes', { time
       body: { ...description, drills: 'allowed' },
     })
     t.equal((await ended(() => service, body.id)).state, 'succeeded')
+    await service.call('POST', '/v1/clusters/orders/pause', { body: { reason: 'new disks' } })
+    t.match(await call({}, '?wait=60'), { status: 409, body: { detail: /is paused by admin until .*new disks/ } })
+    await service.call('POST', '/v1/clusters/orders/resume')
   })
 
   await t.test('a switchover', async t => {
