@@ -44,7 +44,7 @@ t.test('repmgrd is held still while this service works', { timeout: 880_000 }, a
     await lab.exec(name, [
       'sh',
       '-c',
-      `systemd-run --quiet --unit=repmgrd --uid=postgres --property=Restart=always ${daemon}`,
+      `systemd-run --quiet --unit=repmgrd-by-hand --uid=postgres --property=Restart=always ${daemon}`,
     ])
   }
   const ask = (host: string, statement: string) =>
