@@ -8,7 +8,7 @@ import type { Operation, PlanPreview } from '../../src/operations/operation.js'
 import { ended, psql, startLabTest } from '../fixtures/lab.js'
 import { eventually } from '../fixtures/redis.js'
 
-t.test('bare hosts become a replicating cluster, and one more standby', { timeout: 600_000 }, async t => {
+t.test('bare hosts become a replicating cluster, and one more standby', { timeout: 880_000 }, async t => {
   const { lab, node, addHosts, start, stateDirectory } = await startLabTest(t, 'boot')
   const hosts = await addHosts(['pg1', 'pg2', 'pg3'])
   const service = await start()
