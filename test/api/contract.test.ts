@@ -143,8 +143,13 @@ t.test(`what is answered is what the contract says (CONTRACT_SEED=${SEED})`, asy
       const place = { path: wanted.params, query: wanted.query, header: wanted.headers }[parameter.in]
       if (parameter.required || pick(true, false)) place[parameter.name] = goodParameter(parameter)
     }
-    if (operation.operationId === 'deleteCluster' && pick(true, false))
-      Object.assign(wanted.query, { destroy: 'true', confirm: wanted.params.cluster, dryRun: 'false' })
+    if (operation.operationId === 'deleteCluster') {
+      // By chance alone hardly any of them would forget a cluster.
+      const how = pick('destroy', 'forget', 'anyhow')
+      if (how === 'destroy')
+        Object.assign(wanted.query, { destroy: 'true', confirm: wanted.params.cluster, dryRun: 'false' })
+      if (how === 'forget') wanted.query = {}
+    }
     if (wanted.params.node !== undefined) wanted.params.cluster = pick('orders', 'orders', 'accounts', name())
     const accept = pick('application/json', 'text/plain', '*/*', 'text/plain;q=0.9, application/json', undefined)
     if (accept !== undefined) wanted.headers.accept = accept

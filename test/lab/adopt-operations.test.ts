@@ -169,4 +169,40 @@ t.test('a cluster built by hand as the tutorial has it: every operation works on
     t.not(await verifier(), before)
     await run('POST', '/verify-replication')
   })
+
+  await t.test('a setting, and who may come in', async t => {
+    await run('PATCH', '/settings', { settings: { work_mem: '24MB' } })
+    for (const { name } of hosts) t.equal(await psql(lab, name, 'SHOW work_mem'), '24MB', name)
+    await run('PUT', '/access', { access: [{ address: '192.0.2.99/32', users: ['app'] }] })
+    const rule = "SELECT count(*) FROM pg_hba_file_rules WHERE address = '192.0.2.99' AND error IS NULL"
+    for (const { name } of hosts) t.not(await psql(lab, name, rule), '0', name)
+  })
+
+  await t.test('the archive that loses WAL is replaced by one that does not', async t => {
+    const changed = await run('PUT', '/archive', { mode: 'ship', restart: true })
+    t.match(changed.steps.find(({ id }) => id === 'cluster/archive-proof')?.note, /read back/)
+    t.match((await status()).archive, { mode: 'ship', failing: false })
+  })
+
+  await t.test('a standby follows another one, and the primary again', async t => {
+    await run('POST', '/nodes/pg3/follow', { upstream: 'pg1' })
+    t.equal((await status()).nodes.find(({ name }) => name === 'pg3')?.upstream, 'pg1')
+    await run('POST', '/nodes/pg3/follow', { upstream: 'pg2' })
+    t.equal((await status()).nodes.find(({ name }) => name === 'pg3')?.upstream, 'pg2')
+  })
+
+  await t.test('a standby is removed; then the cluster is destroyed', async t => {
+    await run('DELETE', '/nodes/pg3')
+    t.same(await roles(), ['pg1 standby streaming', 'pg2 primary running'])
+    const rows = "SELECT string_agg(node_name, ',' ORDER BY node_id) FROM repmgr.nodes"
+    const { stdout } = await lab.exec('pg2', ['sudo', '-u', 'postgres', 'psql', '-XAtqc', rows, 'repmgr'])
+    t.equal(stdout.trim(), 'pg1,pg2')
+    await run('DELETE', '?destroy=true&confirm=orders')
+    t.equal((await service.call('GET', '/v1/clusters/orders')).status, 404)
+    for (const name of ['pg1', 'pg2']) {
+      const left = await lab.exec(name, ['test', '-e', '/var/lib/postgresql/15/main/PG_VERSION'], { reject: false })
+      t.not(left.exitCode, 0, `the data of ${name} are gone`)
+    }
+    t.equal((await lab.exec('pg3', ['test', '-e', '/var/lib/postgresql/15/main/PG_VERSION'])).exitCode, 0)
+  })
 })
