@@ -184,6 +184,17 @@ t.test('a cluster built by hand as the tutorial has it: every operation works on
     t.match((await status()).archive, { mode: 'ship', failing: false })
   })
 
+  await t.test('its description brings in place what the service manages, repmgr’s addresses too', async t => {
+    const described = { name: 'orders', postgresVersion: 15, nodes: hosts.map(node), archive: { mode: 'ship' } }
+    const { body: cluster } = await service.call<{ settings?: object }>('GET', '/v1/clusters/orders')
+    await run('PUT', '', {
+      ...described,
+      access: [{ address: '192.0.2.99/32', users: ['app'] }],
+      ...(cluster.settings ? { settings: cluster.settings } : {}),
+    })
+    t.equal((await status()).diagnosis.code, 'healthy', (await status()).diagnosis.detail)
+  })
+
   await t.test('a standby follows another one, and the primary again', async t => {
     await run('POST', '/nodes/pg3/follow', { upstream: 'pg1' })
     t.equal((await status()).nodes.find(({ name }) => name === 'pg3')?.upstream, 'pg1')
