@@ -1,4 +1,5 @@
 /** What every call has in common that changes a cluster by an operation: who may, what its query says, how it is answered. */
+import type { FastifyInstance } from 'fastify'
 import type { TSchema } from 'typebox'
 import type { ProblemCode } from '../problems.js'
 import {
@@ -11,6 +12,13 @@ import {
   problemResponses,
   WITH_BODY,
 } from '../responses.js'
+
+/** No body is the same as an empty one, in every route of this plugin. */
+export function bodyMayBeLeftOut(app: Pick<FastifyInstance, 'addHook'>): void {
+  app.addHook('preValidation', async request => {
+    request.body ??= {}
+  })
+}
 
 interface About {
   operationId: string

@@ -39,3 +39,11 @@ export function refuseUnbuilt(cluster: Cluster): void {
     `${cluster.name} has not been built: POST /v1/clusters with its description and "bootstrap": true first.`,
   )
 }
+
+/** A cluster that was built and, where one is named, has that node. */
+export async function findBuilt(services: Services, name: string, node: string | undefined): Promise<Cluster> {
+  const cluster = await findCluster(services, name)
+  if (node !== undefined) await findNode(services, { cluster: name, node })
+  refuseUnbuilt(cluster)
+  return cluster
+}

@@ -17,6 +17,7 @@ import {
   WITH_BODY,
 } from '../responses.js'
 import type { Services } from '../services.js'
+import { bodyMayBeLeftOut } from './changing-route.js'
 import { findNode, NodeParams } from './find-cluster.js'
 
 const NodeStep = Type.Object(
@@ -131,10 +132,7 @@ const FOLLOW: StepRoute = {
 const entriesOf = <T extends object>(steps: T) => Object.entries(steps) as [keyof T, StepRoute][]
 
 export const nodeStepRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
-  // No body is the same as an empty one.
-  app.addHook('preValidation', async request => {
-    request.body ??= {}
-  })
+  bodyMayBeLeftOut(app)
 
   const schemaOf = (
     type: keyof typeof PLAIN | keyof typeof CONFIRMED | 'follow-node',

@@ -6,8 +6,8 @@ import { examplePromotion } from '../examples.js'
 import { onceOf } from '../once.js'
 import { abortedWith, acceptedAs, answerChange, refuseReuse } from '../responses.js'
 import type { Services } from '../services.js'
-import { changingRoute } from './changing-route.js'
-import { ClusterParams, findCluster, findNode, refuseUnbuilt } from './find-cluster.js'
+import { bodyMayBeLeftOut, changingRoute } from './changing-route.js'
+import { ClusterParams, findBuilt } from './find-cluster.js'
 
 const Promote = Type.Object(
   {
@@ -47,10 +47,7 @@ const Promote = Type.Object(
 )
 
 export const promoteRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
-  // No body is the same as an empty one.
-  app.addHook('preValidation', async request => {
-    request.body ??= {}
-  })
+  bodyMayBeLeftOut(app)
 
   app.post(
     '/v1/clusters/:cluster/promote',
@@ -71,11 +68,7 @@ export const promoteRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = 
     ),
     async (request, reply) => {
       const { body } = request
-      const cluster =
-        body.to === undefined
-          ? await findCluster(services, request.params.cluster)
-          : (await findNode(services, { cluster: request.params.cluster, node: body.to })).cluster
-      refuseUnbuilt(cluster)
+      const cluster = await findBuilt(services, request.params.cluster, body.to)
       const wanted = { type: 'promote', cluster, input: body } as const
       // Asked now, so that "it lives" is this call's answer and not an operation's; the operation asks again.
       const once = onceOf(request)

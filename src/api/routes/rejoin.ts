@@ -6,7 +6,7 @@ import { RebuildMethod } from '../../cluster/rejoin.js'
 import { exampleStepOperation } from '../examples.js'
 import { acceptedAs, answerChange } from '../responses.js'
 import type { Services } from '../services.js'
-import { changingRoute } from './changing-route.js'
+import { bodyMayBeLeftOut, changingRoute } from './changing-route.js'
 import { findNode, NodeParams } from './find-cluster.js'
 import { refuseOtherName } from './node-steps.js'
 
@@ -58,10 +58,7 @@ const COMMON =
 const REFUSALS = ['not-found', 'cluster-busy', 'confirmation-required'] as const
 
 export const rejoinRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
-  // No body is the same as an empty one.
-  app.addHook('preValidation', async request => {
-    request.body ??= {}
-  })
+  bodyMayBeLeftOut(app)
 
   app.post(
     '/v1/clusters/:cluster/nodes/:node/rejoin',

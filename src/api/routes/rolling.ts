@@ -10,8 +10,8 @@ import { ProblemError } from '../problems.js'
 import { acceptedAs, answerChange } from '../responses.js'
 import type { Services } from '../services.js'
 import { switchoverOptions } from '../switchover-options.js'
-import { changingRoute } from './changing-route.js'
-import { ClusterParams, findCluster, findNode, refuseUnbuilt } from './find-cluster.js'
+import { bodyMayBeLeftOut, changingRoute } from './changing-route.js'
+import { ClusterParams, findBuilt } from './find-cluster.js'
 import { refuseOtherName } from './node-steps.js'
 
 const rollingOptions = {
@@ -85,19 +85,14 @@ async function namedIn(
   name: string,
   { to, confirm }: { to?: string; confirm?: string },
 ): Promise<Cluster> {
-  const cluster = await findCluster(services, name)
-  refuseUnbuilt(cluster)
-  if (to !== undefined) await findNode(services, { cluster: name, node: to })
+  const cluster = await findBuilt(services, name, to)
   const [only, ...others] = dataNodes(cluster.nodes)
   if (only && others.length === 0) refuseOtherName(confirm, only.name)
   return cluster
 }
 
 export const rollingRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
-  // No body is the same as an empty one.
-  app.addHook('preValidation', async request => {
-    request.body ??= {}
-  })
+  bodyMayBeLeftOut(app)
 
   app.post(
     '/v1/clusters/:cluster/restart',

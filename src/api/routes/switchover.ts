@@ -5,8 +5,8 @@ import { exampleSwitchover } from '../examples.js'
 import { acceptedAs, answerChange } from '../responses.js'
 import type { Services } from '../services.js'
 import { switchoverOptions } from '../switchover-options.js'
-import { changingRoute } from './changing-route.js'
-import { ClusterParams, findCluster, findNode, refuseUnbuilt } from './find-cluster.js'
+import { bodyMayBeLeftOut, changingRoute } from './changing-route.js'
+import { ClusterParams, findBuilt } from './find-cluster.js'
 
 const Switchover = Type.Object(switchoverOptions, {
   additionalProperties: false,
@@ -19,10 +19,7 @@ const Switchover = Type.Object(switchoverOptions, {
 })
 
 export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
-  // No body is the same as an empty one.
-  app.addHook('preValidation', async request => {
-    request.body ??= {}
-  })
+  bodyMayBeLeftOut(app)
 
   app.post(
     '/v1/clusters/:cluster/switchover',
@@ -44,11 +41,7 @@ export const switchoverRoutes: FastifyPluginAsyncTypebox<{ services: Services }>
     ),
     async (request, reply) => {
       const { body } = request
-      const cluster =
-        body.to === undefined
-          ? await findCluster(services, request.params.cluster)
-          : (await findNode(services, { cluster: request.params.cluster, node: body.to })).cluster
-      refuseUnbuilt(cluster)
+      const cluster = await findBuilt(services, request.params.cluster, body.to)
       return answerChange(services, request, reply, { type: 'switchover', cluster, input: body })
     },
   )
