@@ -39,6 +39,9 @@ export async function askServer(
 ): Promise<string> {
   try {
     return await bench.ask(node, { signal, timeoutMs: 3000 }, async query => {
+      // From whoever is none, PostgreSQL hides some settings and sessions without a word.
+      const [self] = await query("SELECT current_setting('is_superuser') AS super")
+      if (self?.super !== 'on') throw new Error('repmgr is no superuser there')
       const rows = await query(statement)
       return rows.map(row => Object.values(row).map(asPsql).join('|')).join('\n')
     })
