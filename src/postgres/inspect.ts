@@ -142,8 +142,8 @@ if command -v pg_lsclusters >/dev/null; then
   # Debian's own tool takes ten times as long as the rest here. It is asked where the answer is not plain to see.
   plain="data_directory = '$data'
 include_dir = 'conf.d'"
-  if [ $alone = yes ] && [ "$(cat "$conf/postgresql.conf" "$conf"/conf.d/*.conf 2>/dev/null |
-    sed -n -E -e 's/[[:space:]]*#.*//' -e '/^[[:space:]]*(data_directory|include)/Ip')" = "$plain" ]; then
+  if [ $alone = yes ] && [ "$(sed -n -E -e 's/[[:space:]]*#.*//' -e '/^[[:space:]]*(data_directory|include)/Ip' \\
+    "$conf/postgresql.conf" "$conf"/conf.d/*.conf 2>/dev/null)" = "$plain" ]; then
     printf 'lives=%s\\n' "$data"
   else
     pg_lsclusters -h | awk -v port="$port" -v own="$version main" '
