@@ -11,7 +11,7 @@ const HBA = '/etc/postgresql/15/main/pg_hba.conf'
 
 t.test(
   'pg_hba.conf: one managed block, first, for nodes and applications, proven before it counts',
-  { timeout: 880_000 },
+  { timeout: 600_000 },
   async t => {
     const { lab, node, addHosts, start } = await startLabTest(t, 'access', { postgres: true })
     const hosts = await addHosts(['pg1', 'pg2'])

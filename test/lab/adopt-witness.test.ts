@@ -7,7 +7,7 @@ import type { ClusterStatus } from '../../src/cluster/status.js'
 import type { Operation } from '../../src/operations/operation.js'
 import { ended, psql, startLabTest } from '../fixtures/lab.js'
 
-t.test('a cluster with a witness is adopted', { timeout: 880_000 }, async t => {
+t.test('a cluster with a witness is adopted', { timeout: 600_000 }, async t => {
   const { lab, node, addHosts, start } = await startLabTest(t, 'witness', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2', 'eye'])
   const service = await start()

@@ -8,7 +8,7 @@ import type { Operation, PlanPreview } from '../../src/operations/operation.js'
 import { ended, psql, startLabTest } from '../fixtures/lab.js'
 import { eventually } from '../fixtures/redis.js'
 
-t.test('bare hosts become a replicating cluster, and one more standby', { timeout: 880_000 }, async t => {
+t.test('bare hosts become a replicating cluster, and one more standby', { timeout: 600_000 }, async t => {
   const { lab, node, addHosts, start, stateDirectory } = await startLabTest(t, 'boot')
   const hosts = await addHosts(['pg1', 'pg2', 'pg3'])
   const service = await start()
@@ -107,10 +107,10 @@ t.test('bare hosts become a replicating cluster, and one more standby', { timeou
     t.equal(events.filter(name => name === 'state').length, 3, 'queued, running, succeeded')
   })
 
-  await t.test('it succeeds', async t => {
+  await t.test('it succeeds, within three minutes', async t => {
     const operation = await ended(() => service, id)
     t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
-    t.comment(`within ${Date.parse(operation.endedAt ?? '') - Date.parse(operation.createdAt)} ms`)
+    t.ok(Date.parse(operation.endedAt ?? '') - Date.parse(operation.createdAt) < 180_000)
     t.equal(operation.steps.find(step => step.id === 'cluster/proof')?.state, 'verified')
   })
 

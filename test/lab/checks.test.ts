@@ -19,7 +19,7 @@ dpkg -i /root/other.deb`
 
 t.test(
   'every edge is tried, replication is proven, the password is changed unnoticed',
-  { timeout: 880_000 },
+  { timeout: 600_000 },
   async t => {
     const { lab, node, addHosts, start } = await startLabTest(t, 'checks', { postgres: true })
     const hosts = [...(await addHosts(['pg1'])), ...(await addHosts(['pg2'], { postgresDiskBytes: 600 * 1024 * 1024 }))]

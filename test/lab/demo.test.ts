@@ -13,7 +13,7 @@ const demo = (...args: string[]) =>
     reject: false,
   })
 
-t.test('the demonstration does what the README says, and leaves nothing', { timeout: 600_000 }, async t => {
+t.test('the demonstration does what the README says, and leaves nothing', { timeout: 300_000 }, async t => {
   t.teardown(() => demo('--stop'))
   const { exitCode, all } = await demo('--keep')
   t.equal(exitCode, 0, all)

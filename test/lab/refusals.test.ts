@@ -5,7 +5,7 @@ import type { Operation } from '../../src/operations/operation.js'
 import { ended, psql, startLabTest, stepIn } from '../fixtures/lab.js'
 
 /** Worlds in which the answer is no: it must come before anything is touched, and say what to do. */
-t.test('what cannot be done is refused before anything is touched', { timeout: 880_000 }, async t => {
+t.test('what cannot be done is refused before anything is touched', { timeout: 600_000 }, async t => {
   const { lab, node, addHosts, start } = await startLabTest(t, 'refuse')
   const [good, used, fresh] = await addHosts(['good', 'used', 'fresh'])
   const [nosudo] = await addHosts(['nosudo'], { sudo: false })

@@ -8,7 +8,7 @@ import { eventually } from '../fixtures/redis.js'
 
 const POSTMASTER = '/usr/lib/postgresql/15/bin/postgres'
 
-t.test('a cluster is looked at while something is wrong', { timeout: 880_000 }, async t => {
+t.test('a cluster is looked at while something is wrong', { timeout: 600_000 }, async t => {
   const { lab, node, addHosts, start } = await startLabTest(t, 'look', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2', 'pg3'])
   const service = await start()

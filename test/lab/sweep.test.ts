@@ -17,7 +17,7 @@ import { lostRows, overlaps, prepareWriter, startWriter, writerAccess } from '..
 
 type Asserts = Pick<Test, 'ok' | 'equal' | 'same' | 'type' | 'comment'>
 
-const SAMPLE = 12
+const SAMPLE = 8
 const asked = process.env.UNDERSTUDY_SWEEP
 const whole = asked === 'all'
 const day = asked === undefined || whole ? Math.floor(Date.now() / 86_400_000) : Number(asked)

@@ -16,7 +16,7 @@ import { eventually } from '../fixtures/redis.js'
 
 const DIRECTORY = '/etc/postgresql/15/main/understudy-tls'
 
-t.test('TLS: a CA of our own, switched on and off under a cluster that runs', { timeout: 880_000 }, async t => {
+t.test('TLS: a CA of our own, switched on and off under a cluster that runs', { timeout: 600_000 }, async t => {
   const { lab, node, addHosts, start, stateDirectory } = await startLabTest(t, 'tls', { postgres: true })
   const hosts = await addHosts(['pg1', 'pg2', 'pg3', 'w1'])
   const [pg1, pg2, pg3, w1] = hosts
