@@ -39,6 +39,8 @@ t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t =>
   await t.test(
     'the worker is killed in the middle of a clone: the next one finds it and waits for its end',
     async t => {
+      await psql(lab, 'pg1', 'ALTER SYSTEM SET log_replication_commands = on')
+      await psql(lab, 'pg1', 'SELECT pg_reload_conf()')
       const { id } = await cloning('pg2')
       const copies = async () =>
         (await lab.exec('pg2', ['pgrep', '-f', 'bin/pg_basebackup'], { reject: false })).stdout.trim()
@@ -53,6 +55,13 @@ t.test('what is interrupted is taken up again', { timeout: 900_000 }, async t =>
       await thawClone(lab, 'pg2')
       const operation = await ended(() => api, id)
       t.equal(operation.state, 'succeeded', JSON.stringify(operation.error))
+      const asked = [
+        'grep',
+        '-c',
+        'received replication command: BASE_BACKUP',
+        '/var/log/postgresql/postgresql-15-main.log',
+      ]
+      t.equal((await lab.exec('pg1', asked)).stdout.trim(), '1', 'the primary was asked for one copy')
       t.ok(
         (operation.steps.find(step => step.id === 'pg2/clone')?.progress?.doneBytes ?? 0) > 0,
         'its progress was seen',
