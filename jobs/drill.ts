@@ -5,16 +5,17 @@ import { pauseInForce } from '../src/cluster/pause.js'
 import { dataNodes } from '../src/cluster/topology.js'
 import { majorityOf, votersOf } from '../src/cluster/voters.js'
 import { OperationError } from '../src/operations/errors.js'
-import { type Plan, type Stage, stage } from '../src/operations/step.js'
+import { type Plan, stage } from '../src/operations/step.js'
 import type { Store } from '../src/store/store.js'
 import type { Bench } from './bench.js'
 import { defineOperation } from './define-operation.js'
 import { ownHandover, withoutHandover } from './handover.js'
 import { promote } from './promote.js'
 import { ConfirmationRequired, nodeNamed } from './refusals.js'
-import { endDrillWriter, reportDrill, startDrillWriter, takePrimaryAway } from './steps/drill.js'
+import { endDrillWriter, reportDrill, startDrillWriter, stopWriter } from './steps/drill.js'
+import { promoteAfterFault } from './steps/drill-fault.js'
 import { nestedOperation } from './steps/nested.js'
-import { startServer } from './steps/primary.js'
+import { MAX_LOSS_BYTES } from './steps/promotion/obstacles.js'
 import { endsToBe, exchangeStages, refuseOvertaken } from './switchover.js'
 
 type DrillInput = OperationInputs['drill']
@@ -23,18 +24,6 @@ type DrillInput = OperationInputs['drill']
 class DrillRefused extends OperationError {
   constructor(detail: string, remedy: string) {
     super(detail, { code: 'drill-refused', outcome: 'not_started', remedy })
-  }
-}
-
-/** Thrown when nobody could be promoted in place of the primary that was taken away: it was started again. */
-class DrillTakenBack extends OperationError {
-  constructor(primary: string, cause: OperationError) {
-    super(`Nobody was promoted: ${cause.message} ${primary} was started again and is the primary as before.`, {
-      code: 'drill-taken-back',
-      outcome: 'failed_clean',
-      remedy: cause.remedy,
-      cause,
-    })
   }
 }
 
@@ -83,6 +72,33 @@ async function refuseWithoutVotes(bench: Bench, from: ClusterNode, signal: Abort
   )
 }
 
+/** Standbys that are away, do not stream, or lack more than a promotion may lose: in words. */
+async function notFollowing(bench: Bench, from: ClusterNode, signal: AbortSignal): Promise<string[]> {
+  const others = dataNodes(bench.cluster.nodes).filter(node => node !== from)
+  const written = await bench.ask(from, { signal, timeoutMs: 3000 }, query =>
+    query('SELECT pg_current_wal_lsn()::text AS lsn'),
+  )
+  const found = await Promise.all(
+    others.map(async ({ name, ...node }) => {
+      if (bench.absent.has(name)) return `${name} does not answer`
+      const rows = await bench
+        .ask({ name, ...node }, { signal, timeoutMs: 3000 }, query =>
+          query(
+            "SELECT pg_wal_lsn_diff($1::pg_lsn, pg_last_wal_receive_lsn())::bigint::text AS behind FROM pg_stat_wal_receiver WHERE status = 'streaming'",
+            [written[0]?.lsn],
+          ),
+        )
+        .catch(() => [])
+      if (rows.length === 0) return `${name} is not there as a standby that streams`
+      const behind = Number(rows[0]?.behind)
+      return behind > MAX_LOSS_BYTES
+        ? `${name} is ${behind} bytes behind, and at most ${MAX_LOSS_BYTES} may be lost`
+        : []
+    }),
+  )
+  return found.flat()
+}
+
 async function refuseUnsafe(bench: Bench, input: DrillInput, signal: AbortSignal): Promise<void> {
   const { cluster } = bench
   if (ownHandover(bench) || runningDrill(bench)) return
@@ -107,53 +123,24 @@ async function refuseUnsafe(bench: Bench, input: DrillInput, signal: AbortSignal
       cluster.name,
     )
   }
-  const missing = dataNodes(cluster.nodes).filter(
-    node => node !== from && (bench.absent.has(node.name) || bench.found(node).server.inRecovery !== true),
-  )
+  const missing = await notFollowing(bench, from, signal)
   if (missing.length > 0) {
     throw new DrillRefused(
-      `${missing.map(({ name }) => name).join(', ')} ${missing.length === 1 ? 'is' : 'are'} not there as a standby.`,
+      `${missing.join('; ')}.`,
       `See GET /v1/clusters/${cluster.name}/status: a primary is taken away only from a cluster that is whole.`,
     )
   }
   await refuseWithoutVotes(bench, from, signal)
 }
 
-/** The steps of a promotion, and the way back where nobody can be promoted. */
-function promotionStages(bench: Bench, from: ClusterNode, to: ClusterNode | undefined): Stage[] {
-  const plan = promote.plan(bench, to === undefined ? {} : { to: to.name }) as Stage[]
-  const restart = startServer(bench, from)
-  const [first, ...rest] = plan
-  if (!first) return plan
-  const guarded = first.tracks.map(track =>
-    track.map(step => ({
-      ...step,
-      actions: step.actions.map(action => ({
-        ...action,
-        perform: async (context: Parameters<typeof action.perform>[0]) => {
-          try {
-            await action.perform(context)
-          } catch (error) {
-            const untouched =
-              error instanceof OperationError && (error.outcome === 'not_started' || error.outcome === 'failed_clean')
-            if (!untouched || context.signal.aborted) throw error
-            context.log(`nobody is promoted: ${error.message}`)
-            for (const back of restart.actions) await back.perform(context)
-            throw new DrillTakenBack(from.name, error)
-          }
-        },
-      })),
-    })),
-  )
-  return [stage(first.title, ...guarded), ...rest]
-}
-
 function failoverPlan(bench: Bench, input: DrillInput): Plan {
   const { from, to } = endsOf(bench, input)
+  // The first stage of a promotion is the promotion; here it has the fault in it.
+  const [, ...afterwards] = promote.plan(bench, to === undefined ? {} : { to: to.name })
   return [
-    stage('let a client write', [startDrillWriter(bench)]),
-    stage('take the primary away', [takePrimaryAway(bench, from, input.fault ?? 'kill')]),
-    ...promotionStages(bench, from, to),
+    stage('let a client write', [startDrillWriter(bench, from)]),
+    stage('take the primary away, and its place', [promoteAfterFault(bench, from, to, input.fault ?? 'kill')]),
+    ...afterwards,
     stage('bring the old primary back as a standby', [
       nestedOperation(
         {
@@ -186,12 +173,18 @@ function failoverPlan(bench: Bench, input: DrillInput): Plan {
 function switchoverPlan(bench: Bench, input: DrillInput): Plan {
   const { from, to } = endsOf(bench, input)
   if (!to) throw new TypeError('a switchover has two ends')
+  // What stands in the way is said before anything is written.
+  const [look, ...exchange] = exchangeStages(bench, from, to, {})
   return [
-    stage('let a client write', [startDrillWriter(bench)]),
-    ...exchangeStages(bench, from, to, {}),
+    ...(look ? [look] : []),
+    stage('let a client write', [startDrillWriter(bench, from)]),
+    ...exchange,
     stage('report', [reportDrill(bench, false)]),
   ]
 }
+
+/** Everything went back: the primary is who it was. */
+const AS_BEFORE = ['switchover-taken-back', 'drill-taken-back']
 
 async function forgetDrill(store: Store, bench: Bench): Promise<void> {
   await store.clusters.update(bench.cluster.name, cluster =>
@@ -219,9 +212,13 @@ export const drill = defineOperation({
   },
   complete: forgetDrill,
   async failed(store, bench, { code, outcome }) {
-    if (bench.operationId !== undefined) await endDrillWriter(bench, bench.operationId).catch(() => undefined)
+    const { operationId } = bench
+    if (operationId !== undefined) {
+      if (code === 'rows-lost') await stopWriter(operationId)
+      else await endDrillWriter(bench, operationId).catch(() => undefined)
+    }
     // Otherwise who the primary was must be known to whoever takes it up.
-    if (outcome === 'not_started' || code === 'switchover-taken-back' || code === 'drill-taken-back')
-      await forgetDrill(store, bench)
+    const asBefore = code === 'drill-cannot-write' && outcome === 'failed_clean'
+    if (outcome === 'not_started' || asBefore || AS_BEFORE.includes(code)) await forgetDrill(store, bench)
   },
 })

@@ -129,7 +129,8 @@ async function carryOut(
     }
     if (!cluster) throw new ClusterGone(operation.cluster)
     // Planned anew, a switchover that is through would be one back.
-    if (mayExchangeRoles(operation.type) && didEverything(operation) && cluster.handover?.operation !== operationId) {
+    const begun = [cluster.handover?.operation, cluster.drill?.operation].includes(operationId)
+    if (mayExchangeRoles(operation.type) && didEverything(operation) && !begun) {
       await store.operations.finish(turn, { state: 'succeeded', result: summaryOf(operation.steps) })
       return
     }

@@ -133,11 +133,12 @@ async function runStep(step: Step, stage: string, context: RunContext): Promise<
   }
 }
 
-async function carryOut(
+/** Looks, acts, looks again. `onAct` is called before each action. Returns what has become of the step. */
+export async function carryOut(
   step: Step,
   context: StepContext,
-  earlier: StepRecord | undefined,
-  onAct: () => void,
+  earlier?: StepRecord,
+  onAct: () => void = () => undefined,
 ): Promise<StepRecord['state']> {
   if (step.kind === 'change') {
     const before = await step.check(context)

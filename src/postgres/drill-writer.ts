@@ -9,9 +9,15 @@ import { type Connection, openServer, type Query } from './connect.js'
 export interface DrillTarget {
   addresses: readonly Parameters<typeof openServer>[0][]
   credentials: Parameters<typeof openServer>[1]
-  /** Name of the table, in the schema public of the database of the credentials. */
+  /** Name of the table, in the schema public of the database of the credentials. It is made where it is missing. */
   table: string
 }
+
+/**
+ * With a code the server has refused it. Without one nobody knows whether the row is there; nor where the server cut the
+ * session off (class 57P): it may have waited for a standby to confirm what it had committed itself.
+ */
+const isUncertain = (error: unknown) => /^(57P|$)/.test((error as { code?: string }).code ?? '')
 
 const EVERY_MS = 10
 /** For one statement, and for one connection: a node that hangs is given up for the next. */
@@ -71,8 +77,7 @@ export class DrillWriter {
         await this.connection.query(`INSERT INTO public."${this.target.table}" VALUES ($1)`, [id])
         this.acknowledged.push({ id, at: performance.now() })
       } catch (error) {
-        // With a code the server has refused it; without one nobody knows whether the row is there.
-        if ((error as { code?: string }).code === undefined) this.uncertain += 1
+        if (isUncertain(error)) this.uncertain += 1
         await this.connection.end()
         this.connection = undefined
       }
@@ -82,14 +87,18 @@ export class DrillWriter {
 
   /** All of them at once: the first that accepts writes is taken. */
   private async connect(): Promise<Connection | undefined> {
-    const { addresses, credentials } = this.target
+    const { addresses, credentials, table } = this.target
     const tries = addresses.map(async address => {
       const connection = await openServer(address, credentials, { timeoutMs: LIMIT_MS, name: 'understudy drill' })
       try {
         const [row] = await connection.query(
           "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS refuses",
         )
-        if (row?.refuses === false) return connection
+        if (row?.refuses === false) {
+          // A primary that was promoted may never have heard of it.
+          await connection.query(`CREATE TABLE IF NOT EXISTS public."${table}" (id bigint PRIMARY KEY)`)
+          return connection
+        }
       } catch {
         // Told by the next line: it is not one that accepts writes.
       }

@@ -74,7 +74,7 @@ t.test('a switchover and a failover are rehearsed while a client writes', { time
     await lab.exec('pg3', ['systemctl', 'stop', 'postgresql@15-main'])
     t.match(await call({ kind: 'failover', confirm: 'orders' }, '?wait=60'), {
       status: 409,
-      body: { detail: /pg3 is not there as a standby/ },
+      body: { detail: /pg3 is not there as a standby that streams/ },
     })
     await lab.exec('pg3', ['systemctl', 'start', 'postgresql@15-main'])
     t.equal(await primary(), 'pg2')
@@ -101,7 +101,8 @@ t.test('a switchover and a failover are rehearsed while a client writes', { time
     async t => {
       const old = await primary()
       const { body } = await call({ kind: 'failover', confirm: 'orders' })
-      await stepIn(() => service, body.id, `${old}/fault`, ['changed'])
+      const lives = async () => (await lab.exec(old, ['pgrep', '-x', 'postgres'], { reject: false })).exitCode === 0
+      await eventually(async () => !(await lives()), 60_000)
       await service.kill()
       service = await start()
       const operation = await ended(() => service, body.id)
@@ -111,4 +112,30 @@ t.test('a switchover and a failover are rehearsed while a client writes', { time
       t.equal(await psql(lab, old, 'SELECT pg_is_in_recovery()'), 't')
     },
   )
+
+  await t.test('both standbys go away too: the primary is left alone, which is said; a retry goes on', async t => {
+    const old = await primary()
+    const standbys = hosts.map(({ name }) => name).filter(name => name !== old)
+    const { body } = await call({ kind: 'failover', confirm: 'orders' })
+    await stepIn(() => service, body.id, 'cluster/drill-client', ['running', 'changed'])
+    await Promise.all(standbys.map(name => lab.linkDown(name)))
+    const failed = await ended(() => service, body.id)
+    t.match(failed.error, {
+      code: 'drill-primary-away',
+      outcome: 'failed_partial',
+      detail: new RegExp(
+        `${old}, which the drill took away, was not started again: pg\\d does not answer as a standby`,
+      ),
+      remedy: /Nobody may accept writes now\..*Retrying the operation then promotes a standby/,
+    })
+    const lives = await lab.exec(old, ['pgrep', '-x', 'postgres'], { reject: false })
+    t.not(lives.exitCode, 0, 'it was not started again')
+    await Promise.all(standbys.map(name => lab.linkUp(name)))
+    await eventually(async () => (await status()).nodes.filter(({ role }) => role === 'standby').length === 2, 60_000)
+    t.equal((await service.call('POST', `/v1/operations/${body.id}/retry`)).status, 202)
+    const operation = await ended(() => service, body.id)
+    await isThrough(t, operation)
+    t.match(operation.result?.drill, { complete: false })
+    t.not(await primary(), old)
+  })
 })

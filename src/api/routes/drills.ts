@@ -6,8 +6,8 @@ import { NodeName } from '../../cluster/model.js'
 import { exampleDrill } from '../examples.js'
 import { acceptedAs, answerChange } from '../responses.js'
 import type { Services } from '../services.js'
-import { changingRoute } from './changing-route.js'
-import { ClusterParams, findCluster, findNode, refuseUnbuilt } from './find-cluster.js'
+import { bodyMayBeLeftOut, changingRoute } from './changing-route.js'
+import { ClusterParams, findBuilt } from './find-cluster.js'
 
 const Drill = Type.Object(
   {
@@ -30,10 +30,7 @@ const Drill = Type.Object(
 )
 
 export const drillRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = async (app, { services }) => {
-  // No body is the same as an empty one.
-  app.addHook('preValidation', async request => {
-    request.body ??= {}
-  })
+  bodyMayBeLeftOut(app)
 
   app.post(
     '/v1/clusters/:cluster/drills',
@@ -46,7 +43,7 @@ export const drillRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = as
           'Only where the cluster’s policy allows it (`"drills": "allowed"`). A client of the service writes a row every 10 ms into a table of its own in the database repmgr; then the roles are exchanged, ' +
           'or the primary is stopped or killed, a standby promoted in its place by votes and fence as POST …/promote does, and the old primary brought back as a standby. ' +
           'The result says for how many milliseconds writes were refused, how many rows were acknowledged and how many of them are lost; each step has its times. ' +
-          'A failover has to be confirmed, and is refused where a standby is missing or the votes would not suffice; where nobody can be promoted after all, the primary is started again.',
+          'A failover has to be confirmed, and is refused where a standby is missing or the votes would not suffice; where nobody can be promoted after all, the primary is started again while no other node can have become one.',
         params: ClusterParams,
         body: Drill,
       },
@@ -55,11 +52,7 @@ export const drillRoutes: FastifyPluginAsyncTypebox<{ services: Services }> = as
     ),
     async (request, reply) => {
       const { body } = request
-      const cluster =
-        body.to === undefined
-          ? await findCluster(services, request.params.cluster)
-          : (await findNode(services, { cluster: request.params.cluster, node: body.to })).cluster
-      refuseUnbuilt(cluster)
+      const cluster = await findBuilt(services, request.params.cluster, body.to)
       return answerChange(services, request, reply, { type: 'drill', cluster, input: body })
     },
   )
